@@ -1,0 +1,75 @@
+# make demo         build a model that runs several tasks at once, and ask it something
+# make test         the checks and the tests
+# make check        ruff and mypy
+# make bench        the benchmarks
+# make constraints  write constraints.txt anew (to move torch, edit its pin there first)
+# make clean        remove what the other targets wrote
+
+PYTHON ?= python3
+JOBS ?= auto
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Indexes, certificates and time-outs set from outside are kept; what would send the packages past
+# .venv, or choose other versions, is not.
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN PIP_NO_DEPS PIP_UPGRADE PIP_PRE
+unexport PIP_CONSTRAINT PIP_REQUIREMENT PIP_EDITABLE PIP_REQUIRE_HASHES PIP_ONLY_BINARY PIP_NO_BINARY
+unexport PYTHONHOME PYTHONPATH
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+FREEZE := .constraints-venv
+
+# Stops with one clear line when $(1) is not a Python that the package supports.
+define require_python
+@$(1) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	echo "$(1) is `$(1) --version 2>&1 | head -n 1`; Python 3.11 or newer is needed: give one, as in make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; \
+	exit 1; }
+endef
+
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: demo test check bench constraints clean
+
+demo: $(INSTALLED)
+	$(BIN)/construct build --suite country --out demo/country
+	$(BIN)/construct predict demo/country demo/prompt.txt --picture demo/answer.png
+	@echo "The model is in demo/country, the prompt in demo/prompt.txt and the picture of the answer in demo/answer.png."
+
+test: check
+	$(BIN)/python -m pytest -n $(JOBS)
+
+check: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks.run
+
+# A .venv that is half made, or made with a Python that is too old, is made again.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(call require_python,$(PYTHON))
+	@$(BIN)/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "$(PYTHON) -m venv --clear .venv"; $(PYTHON) -m venv --clear .venv; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# The oldest supported Python chooses the versions, since newer ones take them too. torch stays where
+# constraints.txt has it: a free choice may fetch gigabytes, and its version is moved on purpose only.
+constraints:
+	$(call require_python,$(PYTHON))
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+		echo "constraints.txt is written with Python 3.11, the oldest supported: make PYTHON=python3.11 constraints" >&2; exit 1; }
+	rm -rf $(FREEZE)
+	$(PYTHON) -m venv $(FREEZE)
+	grep '^torch==' constraints.txt > $(FREEZE)/torch.txt
+	$(FREEZE)/bin/python -m pip install --quiet -c $(FREEZE)/torch.txt -e '.[dev]' 'setuptools>=77'
+	grep '^#' constraints.txt > $(FREEZE)/new.txt
+	$(FREEZE)/bin/python -m pip freeze --all --exclude pip --exclude task-superposition > $(FREEZE)/frozen.txt
+	sed -E -e 's/\+[A-Za-z0-9.]+$$//' -e '/^(nvidia-|cuda-|triton==)/d' $(FREEZE)/frozen.txt >> $(FREEZE)/new.txt
+	mv $(FREEZE)/new.txt constraints.txt
+	rm -rf $(FREEZE)
+
+clean:
+	rm -rf .venv $(FREEZE) build dist demo/country demo/*.png .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name .git -prune -o \( -name __pycache__ -o -name '*.egg-info' \) -type d -prune -exec rm -rf {} +
