@@ -1,0 +1,103 @@
+"""The command `construct`: a group whose subcommands are imported only when they are called."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from typing import Any
+
+import click
+
+from construct.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a subcommand is, and its line in the help, known without importing it."""
+
+    module: str
+    summary: str
+
+
+COMMANDS: Mapping[str, _Entry] = {
+    "build": _Entry("construct.commands.build", "Build the weights of K tasks in superposition."),
+    "show": _Entry("construct.commands.show", "Show the circuit: what each head and unit reads and writes."),
+    "predict": _Entry("construct.commands.predict", "Answer a prompt with the mixture of the tasks' answers."),
+    "sample": _Entry("construct.commands.sample", "Draw a prompt from a mixture of a construction's tasks."),
+    "suites": _Entry("construct.commands.suites", "List the named suites, or print one as a task file."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its subcommands by name and turns unusable input into exit status 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The subcommands, in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one subcommand."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        command: click.Command = import_module(entry.module).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in the help, without importing a subcommand."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand; what a user can cause ends in one line."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise click.UsageError(str(error)) from error
+        except MemoryError as error:
+            raise click.UsageError("out of memory: choose smaller sizes or a machine with more memory") from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="task-superposition", prog_name="construct")
+def construct() -> None:
+    """Build transformer weights by hand that run K in-context tasks in superposition, and use them.
+
+    Exit status: 0 success, 2 input that cannot be used.
+    """
+
+
+def main() -> None:
+    """The console entry point."""
+    _warn_of_namesake()
+    try:
+        construct.main(standalone_mode=False)
+    except click.UsageError as error:
+        # click would print the usage before the line that matters.
+        click.echo(f"error: {error.format_message()}", err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+def _warn_of_namesake() -> None:
+    """PyPI's unrelated library `construct` takes the same import name."""
+    try:
+        metadata.version("construct")
+    except metadata.PackageNotFoundError:
+        return
+    click.echo(
+        "warning: the unrelated library `construct` is installed in the same environment and takes the same import "
+        "name: install task-superposition in an environment of its own",
+        err=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

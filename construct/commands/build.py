@@ -1,0 +1,121 @@
+"""`construct build`."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from construct.artifact import check_free, save, sizes
+from construct.commands.table import table
+from construct.errors import InputError
+from construct.suites import SUITES, build_suite
+from construct.task_file import load_task_file
+from construct.tasks import TaskSet
+from construct.theorems import DEFAULT_ERROR, Construction, two_layer
+
+DEFAULT_SUITE = "retrieval"
+
+
+@click.command()
+@click.option("--tasks", type=int, help="K, the number of tasks of a suite.")
+@click.option("--suite", help=f"A named suite: {', '.join(SUITES)}.  [default: {DEFAULT_SUITE}]")
+@click.option("--task-file", type=click.Path(path_type=Path), help="Tasks of your own (JSON), instead of a suite.")
+@click.option("--alphabet-size", type=int, help="V, the number of tokens of a suite that takes any.")
+@click.option("--inputs", type=int, help="n, the input tokens of an example, of a suite that takes any.")
+@click.option("--examples", type=int, default=60, show_default=True, help="m, the most examples in a prompt.")
+@click.option("--error", type=float, help=f"The wanted bound on |q_hat - q|_1.  [default: {DEFAULT_ERROR:g}]")
+@click.option("--sharpness", type=float, help="lambda, the scale of the attention scores, instead of --error.")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to write.  [default: NAME-of-the-tasks]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of a suite with random tables.")
+@click.option("--dense", is_flag=True, help="Store every tensor dense.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    tasks: int | None,
+    suite: str | None,
+    task_file: Path | None,
+    alphabet_size: int | None,
+    inputs: int | None,
+    examples: int,
+    error: float | None,
+    sharpness: float | None,
+    out: Path | None,
+    seed: int,
+    dense: bool,
+    as_json: bool,
+) -> None:
+    """Build the weights of K tasks in superposition.
+
+    `construct build --tasks 3` builds retrieval: task j answers the j-th character of a string. The folder holds
+    weights.safetensors and construction.json, all that the other commands need.
+    """
+    start = time.perf_counter()
+    if error is not None and sharpness is not None:
+        raise InputError("--error and --sharpness are both given: the one chooses the other, give one")
+    task_set = _task_set(tasks, suite, task_file, alphabet_size, inputs, seed)
+    directory = out if out is not None else Path(f"{_folder_name(task_set.name)}-{len(task_set.tasks)}")
+    check_free(directory)
+    wanted = DEFAULT_ERROR if error is None else error
+    construction = two_layer(task_set, examples=examples, error=wanted, sharpness=sharpness)
+    save(construction, directory, dense=dense)
+    report = _report(construction, directory, time.perf_counter() - start)
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    click.echo(_summary(construction, report))
+
+
+def _task_set(
+    tasks: int | None,
+    suite: str | None,
+    task_file: Path | None,
+    alphabet_size: int | None,
+    inputs: int | None,
+    seed: int,
+) -> TaskSet:
+    if task_file is None:
+        name = suite or DEFAULT_SUITE
+        seeded = name not in SUITES or "seed" in SUITES[name].defaults
+        return build_suite(name, tasks=tasks, alphabet_size=alphabet_size, inputs=inputs, seed=seed if seeded else 0)
+    given = {"--suite": suite, "--tasks": tasks, "--alphabet-size": alphabet_size, "--inputs": inputs}
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(f"{option} {value} does not go with --task-file, which says all: leave it out")
+    return load_task_file(task_file)
+
+
+def _folder_name(name: str) -> str:
+    kept = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+    return kept.strip("-") or "construction"
+
+
+def _report(construction: Construction, directory: Path, seconds: float) -> dict[str, Any]:
+    return {
+        "directory": str(directory),
+        "theorem": construction.theorem,
+        **sizes(construction),
+        "sharpness": construction.sharpness,
+        "error_bound": construction.error_bound,
+        "seconds": round(seconds, 4),
+    }
+
+
+def _summary(construction: Construction, report: dict[str, Any]) -> str:
+    layout, bound = construction.layout, construction.error_bound
+    rows = [
+        ("tasks (K)", len(construction.task_set.tasks)),
+        ("alphabet (V)", layout.alphabet_size),
+        ("inputs (n)", layout.inputs),
+        ("examples (m)", layout.examples),
+        ("layers", report["layers"]),
+        ("heads", " + ".join(map(str, report["heads"]))),
+        ("d_model", report["d_model"]),
+        ("MLP units", " + ".join(map(str, report["mlp_width"]))),
+        ("parameters", f"{report['parameters']:,} dense, {report['nonzero_parameters']:,} not 0"),
+        ("sharpness", f"{construction.sharpness:g}"),
+        ("error bound", "none: the sharpness is too low" if bound is None else f"{bound:.2e} (real arithmetic)"),
+        ("seconds", f"{report['seconds']:.2f}"),
+    ]
+    title = f"{construction.theorem} construction of {construction.task_set.name!r} in {report['directory']}"
+    return f"{title}\n{table(rows)}"

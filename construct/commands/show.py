@@ -1,0 +1,74 @@
+"""`construct show`."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from construct.artifact import load, sizes
+from construct.commands.table import table
+from construct.theorems import Circuit, Construction
+
+SHOWN = 12
+"""Circuits of one layer and kind that are listed before the rest is only counted."""
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--all", "show_all", is_flag=True, help="List every circuit, however many.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(directory: Path, show_all: bool, as_json: bool) -> None:
+    """Show the circuit of the construction in DIRECTORY, layer by layer."""
+    construction = load(directory)
+    if as_json:
+        subspaces = {name: [space.start, space.stop] for name, space in construction.stream.items()}
+        circuits = [asdict(circuit) for circuit in construction.circuits]
+        data = {"theorem": construction.theorem, **sizes(construction), "sharpness": construction.sharpness}
+        data |= {"error_bound": construction.error_bound, "subspaces": subspaces, "circuits": circuits}
+        click.echo(json.dumps(data))
+        return
+    click.echo(_text(construction, show_all=show_all))
+
+
+def _text(construction: Construction, *, show_all: bool) -> str:
+    layout, bound = construction.layout, construction.error_bound
+    parts = [
+        f"{construction.theorem} construction of {construction.task_set.name!r}: K={len(construction.task_set.tasks)}, "
+        f"V={layout.alphabet_size}, n={layout.inputs}, m={layout.examples}; sharpness {construction.sharpness:g}, "
+        + ("no error bound" if bound is None else f"error bound {bound:.2e}"),
+        f"residual stream, d_model = {construction.stream.d_model}:\n"
+        + table(
+            (
+                (name, f"{space.start} to {space.stop - 1}" if space.size else "empty")
+                for name, space in construction.stream.items()
+            ),
+            header=("subspace", "coordinates"),
+        ),
+    ]
+    layers = sorted({circuit.layer for circuit in construction.circuits})
+    for layer in layers:
+        for kind in ("attention", "mlp"):
+            circuits = [circuit for circuit in construction.circuits if (circuit.layer, circuit.kind) == (layer, kind)]
+            parts.append(_section(layer, kind, circuits, show_all=show_all))
+    return "\n\n".join(parts)
+
+
+def _section(layer: int, kind: str, circuits: list[Circuit], *, show_all: bool) -> str:
+    shown = circuits if show_all or len(circuits) <= SHOWN else circuits[:SHOWN]
+    count = sum(circuit.units for circuit in circuits)
+    title = f"layer {layer}, {kind}: {count} " + ("head(s)" if kind == "attention" else "unit(s)")
+    rows = (
+        (
+            circuit.name,
+            circuit.units,
+            " ".join(circuit.reads),
+            " ".join(circuit.writes),
+            f"{circuit.margin:g}",
+            circuit.says,
+        )
+        for circuit in shown
+    )
+    header = ("head" if kind == "attention" else "circuit", "units", "reads", "writes", "margin", "what it does")
+    rest = len(circuits) - len(shown)
+    return f"{title}\n{table(rows, header=header)}" + (f"\n  and {rest} more: --all lists them" if rest else "")
