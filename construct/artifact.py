@@ -30,19 +30,22 @@ from construct.transformer import AttentionWeights, LayerWeights, MlpWeights, Tr
 FORMAT = "task-superposition construction"
 FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "construction.json"
-OWN_FILES = {WEIGHTS, DESCRIPTION}
+CERTIFICATE = "certificate.json"
+NOT_VERIFIED = "not verified"
+OWN_FILES = {WEIGHTS, DESCRIPTION, CERTIFICATE}
 
 _SPARSE_PARTS = {"embedding.token", "embedding.position", "unembedding", "w_in", "w_out"}
 """Tensors that are sparse in memory; the others are dense there."""
 
 
-def save(construction: Construction, directory: Path, *, dense: bool = False) -> None:
+def save(construction: Construction, directory: Path, *, dense: bool = False, verification: str = NOT_VERIFIED) -> None:
     """Write the construction's folder, whole or not at all; an earlier construction there is replaced.
 
     Args:
         construction: what to write.
         directory: the folder; its parents are made.
         dense: store every tensor dense.
+        verification: what is said of the proof of these weights, in words; nothing relies on it.
 
     Raises:
         ArtifactError: the folder holds something else, or cannot be written.
@@ -55,13 +58,24 @@ def save(construction: Construction, directory: Path, *, dense: bool = False) ->
         tensors |= stored
         shapes[name] = {"shape": list(tensor.shape), "stored": "dense" if name in stored else "sparse"}
     weights = save_safetensors(tensors, metadata={"format": FORMAT})
-    description = _describe(construction) | {"tensors": shapes}
+    description = _describe(construction) | {"verification": verification, "tensors": shapes}
     hashes = {WEIGHTS: _sha256(weights), "description": _description_hash(description)}
     text = json.dumps(description | {"sha256": hashes}, ensure_ascii=False, indent=1)
     try:
         _write_folder(directory, {WEIGHTS: weights, DESCRIPTION: text.encode()})
     except OSError as error:
-        raise ArtifactError(f"cannot write {directory}: {error.strerror or error}") from error
+        raise ArtifactError(f"cannot write {directory}: {error.strerror or error}: choose another --out") from error
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write one file whole or not at all. Raises ArtifactError when it cannot be written."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ArtifactError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def check_free(directory: Path) -> None:
@@ -75,6 +89,8 @@ def check_free(directory: Path) -> None:
         found = any(directory.iterdir())
     except OSError as error:
         raise ArtifactError(f"cannot look into {directory}: {error.strerror or error}") from error
+    if directory.resolve() == Path.cwd():
+        raise ArtifactError(f"{directory} is the current folder, which cannot be replaced: choose another --out")
     if others:
         raise ArtifactError(f"{directory} holds something else ({others[0]}): choose another --out or empty it")
     if found and not _is_ours(directory / DESCRIPTION):
@@ -249,6 +265,8 @@ def _restored(name: str, shape: tuple[int, ...], parts: list[np.ndarray]) -> Arr
             return value
         rows, columns = np.nonzero(value)
         return sparse_matrix(value[rows, columns], rows, columns, (shape[0], shape[1]))
+    if parts[0].dtype.kind != "i":
+        raise ValueError(f"{name} has places stored as {parts[0].dtype}, expected integers")
     index = parts[0].astype(np.int64)
     count = int(np.prod(shape))
     if index.shape != value.shape or index.ndim != 1 or (np.diff(index) <= 0).any():
@@ -315,7 +333,10 @@ def _is_ours(description: Path) -> bool:
 def _write_folder(directory: Path, files: Mapping[str, bytes]) -> None:
     """Make the folder beside its place, then rename it there."""
     directory = directory.resolve()
-    directory.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(20, f"{error.filename} is a file, not a folder") from error
     made = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         content = made / "content"

@@ -141,7 +141,7 @@ def average_head(stream: ResidualStream, *, sharpness: float) -> Head:
     for role, at in roles.items():
         query[at] = AVERAGE_MARGIN * sharpness * (1.0 if role == "eq" else -1.0)
     key[roles["y"]], key[roles["bos"]] = 1.0, -1.0
-    copy = np.eye(stream.d_model, dtype=np.float32)[evidence.coordinates]
+    copy = np.eye(evidence.size, stream.d_model, evidence.start, dtype=np.float32)
     return Head(
         name="average",
         query=query,

@@ -23,8 +23,8 @@ from construct.reads import ReadPlan
 from construct.residual_stream import code_length
 from construct.tasks import TableTask, TaskSet
 
-EXACT_READ = 2.0**-26
-"""A leak below this is lost in the rounding of float32 and narrower formats: a read is then exactly +-1."""
+EXACT_READ = 2.0**-28
+"""A leak that, times what it multiplies, is below this is lost in the rounding of float32 and narrower formats."""
 
 SIGNIFICANT_BITS = 3
 """A chosen sharpness has so few bits that its products with integers below 32 are exact in bfloat16 (8 bits)."""
@@ -72,6 +72,12 @@ def read_leak(plan: ReadPlan, layout: Layout, sharpness: float) -> float:
     return max(leak / (1 + leak) for leak in leaks)
 
 
+def read_reach(plan: ReadPlan) -> float:
+    """What a leak is multiplied by at the most: 2 between two codes, the range of a sum times its gate."""
+    sums = (2 * len(read.positions) * read.largest_value * read.gate for read in plan.sums)
+    return float(max([2, *sums]))
+
+
 def average_leak(layout: Layout, sharpness: float) -> float:
     """rho2: the largest attention that the average gives away (`attention.average_head`)."""
     weight = (2 * layout.inputs + 3) * math.exp(-AVERAGE_MARGIN * sharpness)
@@ -111,7 +117,8 @@ def choose_sharpness(task_set: TaskSet, plan: ReadPlan, layout: Layout, error: f
         for significand in range(steps, 2 * steps):
             sharpness = math.ldexp(significand / steps, exponent)
             bound = real_bound(task_set, plan, layout, sharpness)
-            if bound is not None and bound <= error and read_leak(plan, layout, sharpness) <= EXACT_READ:
+            lost = read_leak(plan, layout, sharpness) * read_reach(plan)
+            if bound is not None and bound <= error and lost <= EXACT_READ:
                 return sharpness
     raise InputError(f"no sharpness reaches the error {error:g}")
 
@@ -135,7 +142,8 @@ def rounding_bound(task_set: TaskSet, plan: ReadPlan, layout: Layout, sharpness:
     more exact, in any order; exp and the division of the softmax have a relative error of at most 4 units of the
     accumulation. u is the roundoff of storage, v that of accumulation, p = 1/v.
 
-    With rho <= EXACT_READ every read of one position is exactly +-1 (the target's weight rounds to 1, the rest is
+    With rho * read_reach <= EXACT_READ every read of one position is exactly +-1 (the target's weight rounds to 1, the
+    rest is
     below half a unit of it), and rho2 m' < v/4 makes the softmax sum of the average exactly m'. Then all evidence of
     tables is exactly 0 or 1, w_k = fl(c_k fl(1/m')) is off by (m + 6) v + 2 u relatively, and the answer's unit adds
     integers of at most 2 (r B + 2) to w_k: sums of integers are exact, and one number off the integers rounds at
@@ -156,7 +164,8 @@ def rounding_bound(task_set: TaskSet, plan: ReadPlan, layout: Layout, sharpness:
         return None
     exact_reads = precision != "float64"
     if exact_reads and (
-        read_leak(plan, layout, sharpness) > EXACT_READ or average_leak(layout, sharpness) * layout.examples > v / 4
+        read_leak(plan, layout, sharpness) * read_reach(plan) > EXACT_READ
+        or average_leak(layout, sharpness) * layout.examples > v / 4
     ):
         return None
     read_error = 0.0 if exact_reads else (2 * layout.positions + 8) * v

@@ -1,5 +1,6 @@
 """The command `construct`: a group whose subcommands are imported only when they are called."""
 
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import click
 from construct.errors import InputError
 
 
+# The group is the one place that names modules of packages above this one, as text: nothing here imports them.
 @dataclass(frozen=True)
 class _Entry:
     """Where a subcommand is, and its line in the help, known without importing it."""
@@ -20,9 +22,10 @@ class _Entry:
 
 
 COMMANDS: Mapping[str, _Entry] = {
-    "build": _Entry("construct.commands.build", "Build the weights of K tasks in superposition."),
+    "build": _Entry("verify.commands.build", "Build the weights of K tasks in superposition."),
     "show": _Entry("construct.commands.show", "Show the circuit: what each head and unit reads and writes."),
     "predict": _Entry("construct.commands.predict", "Answer a prompt with the mixture of the tasks' answers."),
+    "verify": _Entry("verify.commands.verify", "Prove for every prompt that the weights answer within the error."),
     "sample": _Entry("construct.commands.sample", "Draw a prompt from a mixture of a construction's tasks."),
     "suites": _Entry("construct.commands.suites", "List the named suites, or print one as a task file."),
 }
@@ -58,13 +61,16 @@ class LazyGroup(click.Group):
             raise click.UsageError("out of memory: choose smaller sizes or a machine with more memory") from error
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="task-superposition", prog_name="construct")
-def construct() -> None:
+@click.pass_context
+def construct(context: click.Context) -> None:
     """Build transformer weights by hand that run K in-context tasks in superposition, and use them.
 
-    Exit status: 0 success, 2 input that cannot be used.
+    Exit status: 0 success, 1 a claim that was refuted or not proved, 2 input that cannot be used.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 def main() -> None:
@@ -81,9 +87,19 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except OSError as error:
+        # Files that a user names are named where they are read and written: what is left is the output.
+        click.echo(f"error: cannot write the output: {error.strerror or error}", err=True)
+        _drop_output()
+        sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
+
+
+def _drop_output() -> None:
+    """Let the interpreter's last flush of standard output go nowhere, rather than fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _warn_of_namesake() -> None:

@@ -94,7 +94,7 @@ class MlpBuilder:
                 units = np.broadcast_to(unit[:, None], at.shape)
                 rows, columns = (units, at) if unit_first else (at, units)
                 entries.add(rows.ravel(), columns.ravel(), values.ravel())
-        self._bias_in.append(bias.astype(np.float32))
+        self._bias_in.append(bias.astype(np.float32) + 0.0)  # a -0 becomes 0, which sparse storage keeps as it is
         self._width += count
 
     def constant(self, where: Subspace, values: Array) -> None:

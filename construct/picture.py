@@ -1,5 +1,6 @@
 """A picture of one answer beside the exact target."""
 
+import warnings
 from pathlib import Path
 
 from construct.errors import InputError
@@ -45,7 +46,9 @@ def draw_answer(task_set: TaskSet, prompt: Prompt, prediction: Prediction, path:
     _points(left, [prediction.distribution.get(token, 0.0) for token in tokens], "model")
     left.set_xlabel("probability of the answer")
     left.set_title(
-        f"{prediction.query}{task_set.format.arrow.rstrip()}  after {prediction.examples} examples", fontsize=9
+        f"{prediction.query}{task_set.format.arrow.rstrip()}  after {prediction.examples} examples",
+        fontsize=9,
+        parse_math=False,
     )
     left.legend(fontsize=8, frameon=False, loc="lower right")
     names = [task_set.tasks[index].name for index in tasks]
@@ -55,7 +58,10 @@ def draw_answer(task_set: TaskSet, prompt: Prompt, prediction: Prediction, path:
     right.set_title("tasks", fontsize=9)
     temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
-        figure.savefig(temporary, dpi=200)
+        with warnings.catch_warnings():
+            # A glyph that the font lacks is drawn as a box; the numbers stay right.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(temporary, dpi=200)
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -64,7 +70,7 @@ def draw_answer(task_set: TaskSet, prompt: Prompt, prediction: Prediction, path:
 
 def _bars(axes, labels: list[str], values: list[float], label: str) -> None:  # type: ignore[no-untyped-def]
     axes.barh(range(len(labels)), values, color=TARGET_COLOUR, height=0.7, label=label)
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8, parse_math=False)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.05)
     axes.tick_params(axis="x", labelsize=8)

@@ -51,7 +51,7 @@ def load_task_file(path: Path) -> TaskSet:
         raise TaskError(f"cannot read the task file {path}: {error}") from error
     try:
         data = json.loads(text, object_pairs_hook=_object_without_repeats)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a ValueError too: an integer of thousands of digits
         raise TaskError(f"the task file {path} is not JSON: {error}") from error
     except TaskError as error:
         raise TaskError(f"the task file {path}: {error}") from error
@@ -164,6 +164,8 @@ def _integer(value: Any, where: str) -> int:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str):
         raise TaskError(f"{where} is {_shown(value)}: expected text")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise TaskError(f"{where} is {value!a}: half of a surrogate pair is no text, write the whole character")
     return value
 
 

@@ -124,6 +124,9 @@ def _check_format(form: Format, alphabet: Sequence[str], inputs: int) -> None:
     separator, arrow = form.separator.strip(), form.arrow.strip()
     if not arrow:
         raise TaskError(f"the arrow is {form.arrow!r}: it needs a character that is not white space")
+    for name, text in (("separator", form.separator), ("arrow", form.arrow)):
+        if text.splitlines() not in ([], [text]):
+            raise TaskError(f"the {name} is {text!r}: it has a line break, but an example is one line")
     for token in alphabet:
         if not token or token != token.strip() or len(token.splitlines()) > 1:
             raise TaskError(f"token {token!r}: a token is not empty, has no line break, no space at its ends")
@@ -139,21 +142,40 @@ def _check_format(form: Format, alphabet: Sequence[str], inputs: int) -> None:
             raise TaskError(
                 f"the separator is empty but tokens differ in length ({alphabet[0]!r}, {token!r}): give a separator"
             )
-    between = separator or form.separator
-    if inputs > 1 and between and _arrow_between_tokens(arrow, between, alphabet):
+    written = {form.separator, separator} - {""}
+    if inputs > 1 and any(_reads_arrow_early(arrow, between, alphabet) for between in written):
         raise TaskError(
             f"the separator {form.separator!r} beside a token can read as the arrow {arrow!r}: choose another"
         )
 
 
-def _arrow_between_tokens(arrow: str, separator: str, alphabet: Sequence[str]) -> bool:
-    """Whether "token separator token" can contain the arrow: its parts around the separator end and begin tokens."""
-    before, found, after = arrow.partition(separator)
-    return (
-        bool(found)
-        and any(token.endswith(before) for token in alphabet)
-        and any(token.startswith(after) for token in alphabet)
-    )
+def _reads_arrow_early(arrow: str, separator: str, alphabet: Sequence[str]) -> bool:
+    """Whether "token separator token .. arrow" can contain the arrow before its end.
+
+    Reading such a line from the left, all that matters is how much of the arrow the text so far ends with.
+    """
+    if not set(arrow) & set(separator):
+        return False  # tokens alone do not contain it, as is checked first
+    before_token, after_token = [0], set[int]()
+    for held in before_token:  # grows on the way, to at most len(arrow) entries
+        for token in alphabet:
+            text = arrow[:held] + token
+            ended = _overlap(text, arrow)
+            if arrow in text or (arrow[:ended] + arrow).find(arrow) < ended:
+                return True
+            if ended not in after_token:
+                after_token.add(ended)
+                text = arrow[:ended] + separator
+                if arrow in text:
+                    return True
+                if (held_next := _overlap(text, arrow)) not in before_token:
+                    before_token.append(held_next)
+    return False
+
+
+def _overlap(text: str, arrow: str) -> int:
+    """The length of the longest proper beginning of the arrow that the text ends with."""
+    return next(length for length in range(len(arrow) - 1, -1, -1) if text.endswith(arrow[:length]))
 
 
 def _check_task(task: Task, alphabet_size: int, inputs: int) -> None:

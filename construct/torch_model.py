@@ -70,8 +70,10 @@ class TorchTransformer(nn.Module):
 
     def _move(self, device: str) -> None:
         try:
+            if torch.device(device).type == "meta":
+                raise RuntimeError("it holds shapes without numbers")
             self.to(torch.device(device))
-        except (RuntimeError, AssertionError) as error:
+        except (RuntimeError, AssertionError, ImportError) as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"the device {device!r} cannot be used: {reason}; --device cpu always can") from error
 

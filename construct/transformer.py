@@ -139,8 +139,8 @@ class Trace:
 def forward(weights: TransformerWeights, ids: Sequence[int]) -> Trace:
     """The plain forward pass of one prompt in float64, to be read and to check the fast one against."""
     length = len(ids)
-    stream: Residual = (weights.token_embedding[list(ids)] + weights.position_embedding[:length]).toarray()
-    stream = stream.astype(np.float64)
+    token, position = weights.token_embedding[list(ids)], weights.position_embedding[:length]
+    stream: Residual = (token.astype(np.float64) + position.astype(np.float64)).toarray()
     embedded, patterns, after_attention, after_mlp = stream, [], [], []
     for layer in weights.layers:
         pattern, written = _attention(layer.attention, stream)

@@ -2,18 +2,19 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from construct.artifact import load
-from construct.bounds import PRECISIONS
+from construct.bounds import PRECISIONS, rounding_bound
+from construct.commands.progress import progress_line
 from construct.commands.table import bar, table
 from construct.errors import InputError, PromptError
 from construct.prediction import Prediction, Predictor
 from construct.prompts import Prompt, parse_prompt
+from construct.reads import plan_reads
 from construct.theorems import Construction
 
 SHOWN = 12
@@ -52,10 +53,11 @@ def command(
     if curve and picture is not None:
         raise InputError("--picture draws one answer: leave --curve out")
     construction = load(directory)
+    _warn_where_unproved(construction, dtype)
     if jsonl is not None:
         prompts = _read_jsonl(jsonl, construction)
         predictor = Predictor(construction, dtype=dtype, device=device, dense=dense)
-        for prediction in predictor.predict(prompts, _progress()):
+        for prediction in predictor.predict(prompts, progress_line()):
             click.echo(json.dumps(_as_json(prediction), ensure_ascii=False))
         return
     assert prompt is not None
@@ -67,12 +69,12 @@ def command(
         check_picture(picture)
     predictor = Predictor(construction, dtype=dtype, device=device, dense=dense)
     if curve:
-        predictions = predictor.curve(parsed, _progress())
+        predictions = predictor.curve(parsed, progress_line())
         click.echo(
             json.dumps([_as_json(p) for p in predictions], ensure_ascii=False) if as_json else _curve(predictions)
         )
         return
-    (prediction,) = predictor.predict([parsed], _progress())
+    (prediction,) = predictor.predict([parsed], progress_line())
     click.echo(json.dumps(_as_json(prediction), ensure_ascii=False) if as_json else _answer(prediction))
     if picture is not None:
         from construct.picture import draw_answer
@@ -81,9 +83,21 @@ def command(
         click.echo(f"picture: {picture}", err=True)
 
 
+def _warn_where_unproved(construction: Construction, dtype: str) -> None:
+    """Say so on standard error where no bound holds: integers too large for the format, or too low a sharpness."""
+    plan = plan_reads(construction.task_set)
+    parts = construction.task_set, plan, construction.layout, construction.sharpness
+    proved = [name for name in PRECISIONS if rounding_bound(*parts, name) is not None]
+    if dtype not in proved:
+        remedy = f"--dtype {' or '.join(proved)} has one" if proved else "build one with --error to have one"
+        click.echo(f"warning: there is no error bound for this construction in {dtype}: {remedy}", err=True)
+
+
 def _read(prompt: str) -> str:
     try:
         if prompt == "-":
+            if sys.stdin is None:
+                raise PromptError("standard input is closed: pipe the prompt to it, or give a file")
             return sys.stdin.buffer.read().decode("utf-8")
         return Path(prompt).read_text(encoding="utf-8")
     except OSError as error:
@@ -113,17 +127,6 @@ def _read_jsonl(path: Path, construction: Construction) -> list[Prompt]:
     if not prompts:
         raise PromptError(f'{path} holds no prompt: give one {{"prompt": ...}} a line')
     return prompts
-
-
-def _progress() -> Callable[[float], None] | None:
-    """A percentage on a terminal's standard error."""
-    if not sys.stderr.isatty():
-        return None
-
-    def tell(share: float) -> None:
-        click.echo(f"\r{100 * share:3.0f} %" + ("\r     \r" if share >= 1 else ""), nl=False, err=True)
-
-    return tell
 
 
 def _as_json(prediction: Prediction) -> dict[str, Any]:
