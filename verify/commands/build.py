@@ -1,0 +1,165 @@
+"""`construct build`."""
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from construct.artifact import WEIGHTS, check_free, save, sizes
+from construct.commands.table import table
+from construct.errors import InputError
+from construct.suites import SUITES, build_suite
+from construct.task_file import load_task_file
+from construct.tasks import TaskSet
+from construct.theorems import DEFAULT_ERROR, Construction, two_layer
+from verify.certify import Verdict, file_sha256, judge, write_certificate
+from verify.commands.verify import summary
+
+DEFAULT_SUITE = "retrieval"
+
+
+@click.command()
+@click.option("--tasks", type=int, help="K, the number of tasks of a suite.")
+@click.option("--suite", help=f"A named suite: {', '.join(SUITES)}.  [default: {DEFAULT_SUITE}]")
+@click.option("--task-file", type=click.Path(path_type=Path), help="Tasks of your own (JSON), instead of a suite.")
+@click.option("--alphabet-size", type=int, help="V, the number of tokens of a suite that takes any.")
+@click.option("--inputs", type=int, help="n, the input tokens of an example, of a suite that takes any.")
+@click.option("--examples", type=int, default=60, show_default=True, help="m, the most examples in a prompt.")
+@click.option("--error", type=float, help=f"The wanted bound on |q_hat - q|_1.  [default: {DEFAULT_ERROR:g}]")
+@click.option("--sharpness", type=float, help="lambda, the scale of the attention scores, instead of --error.")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to write.  [default: NAME-of-the-tasks]")
+@click.option("--seed", type=click.IntRange(min=0), help="Of a suite with random tables.  [default: 0]")
+@click.option("--dense", is_flag=True, help="Store every tensor dense.")
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Prove the bound for every prompt.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def command(
+    tasks: int | None,
+    suite: str | None,
+    task_file: Path | None,
+    alphabet_size: int | None,
+    inputs: int | None,
+    examples: int,
+    error: float | None,
+    sharpness: float | None,
+    out: Path | None,
+    seed: int | None,
+    dense: bool,
+    verify: bool,
+    as_json: bool,
+) -> None:
+    """Build the weights of K tasks in superposition.
+
+    `construct build --tasks 3` builds retrieval: task j answers the j-th character of a string. The folder holds
+    weights.safetensors and construction.json, all that the other commands need, and certificate.json, the proof for
+    every prompt. Exit status: 0 built, 1 built but not proved (nothing is written), 2 unusable input.
+    """
+    start = time.perf_counter()
+    if error is not None and sharpness is not None:
+        raise InputError("--error and --sharpness are both given: the one chooses the other, give one")
+    task_set = _task_set(tasks, suite, task_file, alphabet_size, inputs, seed)
+    directory = out if out is not None else Path(f"{_folder_name(task_set.name)}-{len(task_set.tasks)}")
+    check_free(directory)
+    wanted = DEFAULT_ERROR if error is None else error
+    construction = two_layer(task_set, examples=examples, error=wanted, sharpness=sharpness)
+    built = time.perf_counter() - start
+    verdict = _verdict(construction) if verify else None
+    if verdict is not None and not verdict.certified:
+        bounds = f"the bound proved is {verdict.proof.real}, the claim {verdict.eps:g}"
+        raise click.ClickException(f"what was built is not certified ({bounds}); nothing was written, please report it")
+    start = time.perf_counter()
+    save(construction, directory, dense=dense, verification=_VERIFICATION[verify, construction.error_bound is not None])
+    report = _report(construction, verdict, directory, built + time.perf_counter() - start)
+    if verdict is not None:
+        write_certificate(replace(verdict, weights_sha256=file_sha256(directory / WEIGHTS)), directory)
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    click.echo(_summary(construction, report))
+    if verdict is not None:
+        click.echo(summary(verdict.proof, construction, verdict.seconds, verdict.eps))
+    else:
+        click.echo(f"not verified: {report['verification']}; `construct verify {directory}` does it")
+
+
+_VERIFICATION = {
+    (True, True): "certified when built",
+    (True, False): "no claim: the sharpness is too low for one",
+    (False, True): "skipped by --no-verify",
+    (False, False): "skipped by --no-verify",
+}
+
+
+def _verdict(construction: Construction) -> Verdict | None:
+    """The proof of what was built, None where no error is claimed."""
+    if construction.error_bound is None:
+        return None
+    if sys.stderr.isatty():
+        click.echo("proving the bound for every prompt ...", err=True)
+    return judge(construction, "")
+
+
+def _task_set(
+    tasks: int | None,
+    suite: str | None,
+    task_file: Path | None,
+    alphabet_size: int | None,
+    inputs: int | None,
+    seed: int | None,
+) -> TaskSet:
+    if task_file is None:
+        name = suite or DEFAULT_SUITE
+        seeded = name not in SUITES or "seed" in SUITES[name].defaults
+        return build_suite(
+            name, tasks=tasks, alphabet_size=alphabet_size, inputs=inputs, seed=(seed or 0) if seeded else 0
+        )
+    given = {"--suite": suite, "--tasks": tasks, "--alphabet-size": alphabet_size}
+    given |= {"--inputs": inputs, "--seed": seed}
+    for option, value in given.items():
+        if value is not None:
+            raise InputError(f"{option} {value} does not go with --task-file, which says all: leave it out")
+    return load_task_file(task_file)
+
+
+def _folder_name(name: str) -> str:
+    kept = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)
+    return kept.strip("-") or "construction"
+
+
+def _report(construction: Construction, verdict: Verdict | None, directory: Path, seconds: float) -> dict[str, Any]:
+    proved = {} if verdict is None else {"certified_bound": {"real": verdict.proof.real, **verdict.proof.rounded}}
+    claimed = construction.error_bound is not None
+    return {
+        "directory": str(directory),
+        "theorem": construction.theorem,
+        **sizes(construction),
+        "sharpness": construction.sharpness,
+        "error_bound": construction.error_bound,
+        "seconds": round(seconds, 4),
+        "verification": _VERIFICATION[verdict is not None or not claimed, claimed],
+        **proved,
+        "verify_seconds": None if verdict is None else round(verdict.seconds, 3),
+    }
+
+
+def _summary(construction: Construction, report: dict[str, Any]) -> str:
+    layout, bound = construction.layout, construction.error_bound
+    rows = [
+        ("tasks (K)", len(construction.task_set.tasks)),
+        ("alphabet (V)", layout.alphabet_size),
+        ("inputs (n)", layout.inputs),
+        ("examples (m)", layout.examples),
+        ("layers", report["layers"]),
+        ("heads", " + ".join(map(str, report["heads"]))),
+        ("d_model", report["d_model"]),
+        ("MLP units", " + ".join(map(str, report["mlp_width"]))),
+        ("parameters", f"{report['parameters']:,} dense, {report['nonzero_parameters']:,} not 0"),
+        ("sharpness", f"{construction.sharpness:g}"),
+        ("error bound", "none: the sharpness is too low" if bound is None else f"{bound:.2e} (real arithmetic)"),
+        ("seconds", f"{report['seconds']:.2f}"),
+    ]
+    title = f"{construction.theorem} construction of {construction.task_set.name!r} in {report['directory']}"
+    return f"{title}\n{table(rows)}"
