@@ -97,6 +97,7 @@ def _counterexample(verdict: Verdict, seed: int) -> dict[str, Any] | None:
 
 
 def _symbolic(construction: Construction, path: Path | None, seed: int) -> dict[str, Any]:
+    from verify.ordered_field import SymbolicError
     from verify.symbolic import execute
 
     if path is not None:
@@ -107,7 +108,11 @@ def _symbolic(construction: Construction, path: Path | None, seed: int) -> dict[
     else:
         examples = min(construction.layout.examples, 5)
         prompt = PromptSampler(construction.task_set).prompt(examples, np.random.default_rng(seed))
-    answer = execute(construction, prompt, progress=progress_line())
+    try:
+        answer = execute(construction, prompt, progress=progress_line())
+    except SymbolicError as error:
+        # The weights' scores are no multiples of the sharpness: nothing is claimed of them here.
+        return {"prompt": format_prompt(prompt, construction.task_set), "refused": str(error)}
     token = construction.task_set.alphabet.__getitem__
     return {
         "prompt": format_prompt(prompt, construction.task_set),
@@ -167,7 +172,7 @@ def _contradictions(report: dict[str, Any], verdict: Verdict) -> list[dict[str, 
         worst = report["sampled"]
         if worst["error"] > worst["bound"]:
             found.append(("sampled", worst["prompt"], f"at most {worst['bound']:.6g}", f"{worst['error']:.6g}"))
-    if "symbolic" in report and not report["symbolic"]["exact"]:
+    if "symbolic" in report and not report["symbolic"].get("exact", True):
         worst = report["symbolic"]
         found.append(("symbolic", worst["prompt"], str(worst["target"]), str(worst["limit"])))
     return [dict(zip(("lemma", "where", "expected", "got"), entry, strict=True)) for entry in found]
@@ -213,6 +218,8 @@ def summary(proof: Proof, construction: Construction, seconds: float, eps: float
 
 
 def _symbolic_text(found: dict[str, Any]) -> str:
+    if "refused" in found:
+        return f"symbolic: refused, {found['refused']}"
     exact = "is the exact target" if found["exact"] else f"is NOT the target {found['target']}"
     order = (
         "0"
