@@ -126,11 +126,23 @@ def sum_subspaces(read: SumRead) -> tuple[str, str, str]:
     return f"sum[{read.index}]", f"undefined[{read.index}]", f"sum_code[{read.index}]"
 
 
-def _table(task: TableTask, alphabet_size: int) -> tuple[list[Array], NDArray[np.int_]]:
-    """The codes of each read's tokens, shapes [rows, B], and the answers, shape [rows]."""
+@dataclass(frozen=True)
+class _RowMatch:
+    """What the units of a table have in common: <r_hat, code(v)> - (r B + 1), a row v a unit, and the answers."""
+
+    reads: list[str]
+    inputs: list[tuple[Subspace | NDArray[np.int_], Array | float]]
+    bias: Array
+    answers: NDArray[np.int_]
+
+
+def _row_match(stream: ResidualStream, task: TableTask) -> _RowMatch:
     keys = np.array(list(task.rows), dtype=np.int_)
-    codes = binary_code(alphabet_size)
-    return [codes[keys[:, place]] for place in range(len(task.reads))], np.array(list(task.rows.values()))
+    codes = binary_code(stream["token"].size)
+    reads = [read_subspace(position) for position in task.reads]
+    bias = np.full(len(keys), -(len(reads) * codes.shape[1] + 1.0), dtype=np.float32)
+    inputs = [(stream[name], codes[keys[:, place]]) for place, name in enumerate(reads)]
+    return _RowMatch(reads, [*inputs], bias, np.array(list(task.rows.values())))
 
 
 def table_evidence(mlp: MlpBuilder, task: TableTask, index: int) -> None:
@@ -146,22 +158,16 @@ def table_evidence(mlp: MlpBuilder, task: TableTask, index: int) -> None:
     is at most -(1 - 2 rho), the sum at most r B - 2 + 2 rho + 2 - (r B + 1) = 2 rho - 1 <= 0. At most one row is
     the one read. QED: e_k in [1 - 2 rho r B, 1] where consistent, else exactly 0.
     """
-    stream, token = mlp.stream, mlp.stream["token"]
-    codes, answers = _table(task, token.size)
-    bits = sum(code.shape[1] for code in codes)
-    reads = [read_subspace(position) for position in task.reads]
+    stream, match = mlp.stream, _row_match(mlp.stream, task)
+    evidence = np.full(len(match.answers), stream["evidence"].start + index)
     mlp.units(
-        bias=np.full(len(answers), -(bits + 1.0), dtype=np.float32),
-        inputs=[
-            *((stream[name], code) for name, code in zip(reads, codes, strict=True)),
-            (token.start + answers, 1.0),
-            (stream["role_y"], 1.0),
-        ],
-        outputs=[(np.full(len(answers), stream["evidence"].start + index), 1.0)],
+        bias=match.bias,
+        inputs=[*match.inputs, (stream["token"].start + match.answers, 1.0), (stream["role_y"], 1.0)],
+        outputs=[(evidence, 1.0)],
     )
     mlp.close_group(
         f"evidence[{task.name}]",
-        reads=[*reads, "token", "role_y"],
+        reads=[*match.reads, "token", "role_y"],
         writes=["evidence"],
         margin=1.0,
         says="at y: 1 where a row of the table gives this answer",
@@ -177,22 +183,16 @@ def table_answer(mlp: MlpBuilder, task: TableTask, index: int) -> None:
     r B - 2 + 2 rho + w_k + 1 - (r B + 1) <= 2 rho - 1 <= 0, as w_k <= 1; without the role, at most
     r B + w_k - (r B + 1) <= 0. The code's margin 2 exceeds the largest weight 1: that is all the product needs.
     """
-    stream, token = mlp.stream, mlp.stream["token"]
-    codes, answers = _table(task, token.size)
-    bits = sum(code.shape[1] for code in codes)
-    reads = [read_subspace(position) for position in task.reads]
+    stream, match = mlp.stream, _row_match(mlp.stream, task)
+    evidence = np.full(len(match.answers), stream["evidence"].start + index)
     mlp.units(
-        bias=np.full(len(answers), -(bits + 1.0), dtype=np.float32),
-        inputs=[
-            *((stream[name], code) for name, code in zip(reads, codes, strict=True)),
-            (np.full(len(answers), stream["evidence"].start + index), 1.0),
-            (stream["role_eq"], 1.0),
-        ],
-        outputs=[(token.start + answers, 1.0)],
+        bias=match.bias,
+        inputs=[*match.inputs, (evidence, 1.0), (stream["role_eq"], 1.0)],
+        outputs=[(stream["token"].start + match.answers, 1.0)],
     )
     mlp.close_group(
         f"answer[{task.name}]",
-        reads=[*reads, "evidence", "role_eq"],
+        reads=[*match.reads, "evidence", "role_eq"],
         writes=["token"],
         margin=1.0,
         says="at eq: the weight of the task, to its answer on this input",

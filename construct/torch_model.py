@@ -6,7 +6,8 @@ does. No gradient is kept: the weights are a proof, not a starting point.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +88,10 @@ class TorchTransformer(nn.Module):
             at: the positions whose output is wanted, shape [batch, positions]; None is all of them.
             progress: told how far the last layers have come.
         """
+        with _float32_sums():
+            return self._forward(ids, at, progress)
+
+    def _forward(self, ids: Tensor, at: Tensor | None, progress: Progress | None) -> Output:
         stream = self.token_embedding(ids) + self.position_embedding(torch.arange(ids.shape[1], device=ids.device))
         place = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
         for index, layer in enumerate(self.layers):
@@ -98,6 +103,21 @@ class TorchTransformer(nn.Module):
             share = None if progress is None else _part(progress, index, len(self.layers))
             stream = layer(stream, context, place, share)
         return Output(stream, self.unembedding(stream))
+
+
+@contextmanager
+def _float32_sums() -> Iterator[None]:
+    """On CUDA torch may add up narrow products in their own format; the bounds assume float32 (verify/rounding.py)."""
+    settings = torch.backends.cuda.matmul
+    names = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
+    before = {name: getattr(settings, name) for name in names}
+    try:
+        for name in names:
+            setattr(settings, name, False)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(settings, name, value)
 
 
 def _part(progress: Progress, index: int, count: int) -> Progress:

@@ -28,6 +28,8 @@ B, b1, b2 = sympy.symbols("B b_1 b_2", integer=True, nonnegative=True)
 T = sympy.Symbol("T", integer=True, positive=True)
 z, sharpness = sympy.symbols("z lambda", positive=True)
 rho, rho2 = sympy.symbols("rho rho_2", nonnegative=True)
+S, M, C = sympy.symbols("S M C", integer=True, positive=True)
+"""Of a sum: how many positions, the largest |v'| of a token, the gate (`construct.reads.SumRead`)."""
 
 SIZES: dict[Expression, Expression] = {
     B: ceiling(log(V, 2)),
@@ -76,13 +78,15 @@ class Derivation:
         steps: the steps, each checked when it was made.
         read_leak: rho, in z, b1 and b2.
         average_leak: rho2, in z and n.
-        bound: the bound on |q_hat - q|_1, in z, n, K, r, B, b1 and b2.
+        bound: the bound on |q_hat - q|_1 for K table tasks, in z, n, K, r, B, b1 and b2.
+        sum_loss: what a sum task loses at most, in rho, rho2, S, M and C.
     """
 
     steps: tuple[Step, ...]
     read_leak: Expression
     average_leak: Expression
     bound: Expression
+    sum_loss: Expression
 
 
 class _Proof:
@@ -141,7 +145,8 @@ def derive() -> Derivation:
         (K * loss).subs({rho: read_leak, rho2: average_leak}),
         4 * read_leak * r * B * K + average_leak * K,
     )
-    return Derivation(tuple(proof.steps), read_leak, average_leak, bound)
+    sum_loss = _derive_sum_loss(proof)
+    return Derivation(tuple(proof.steps), read_leak, average_leak, bound, sum_loss)
 
 
 def read_score(example_bits: Expression, input_bits: Expression, role: str) -> Expression:
@@ -288,6 +293,39 @@ def _derive_loss(proof: _Proof) -> Expression:
         gap=2 * rho * r * B * (rho2 + kept * missing) + rho2 * missing + kept * share * surplus,
         meaning={share: 1 - missing, kept: 1 - rho2},
     )
+
+
+def _derive_sum_loss(proof: _Proof) -> Expression:
+    """What one sum task loses at most (`construct.mlp.sum_evidence`, `sum_code`, `sum_answer`), as delta <= 1/2.
+
+    A sum s is read as (1 - rho) s + rho S v, v an average of token values, |v| <= M; so is the count of tokens
+    without a value, 0 where the task has an answer, as rho S u with u in [0, 1].
+    """
+    total, value, share = sympy.symbols("s v u", real=True)
+    above, below, rest = sympy.symbols("a d g", nonnegative=True)
+    read = (1 - rho) * total + rho * S * value
+    shift = proof.at_most(
+        "a sum read, with v = M - d and s = -S M + a, is too large by",
+        (read - total).subs({value: M - below, total: above - S * M}),
+        2 * S * M * rho,
+        gap=rho * (above + S * below),
+    )
+    proof.at_most(
+        "and too small, with v = -M + d and s = S M - a, by",
+        (total - read).subs({value: below - M, total: S * M - above}),
+        shift,
+        gap=rho * (above + S * below),
+    )
+    count = proof.at_most(
+        "tokens without a value count", (rho * S * share).subs(share, 1 - rest), S * rho, gap=S * rho * rest
+    )
+    evidence = proof.equal("the hats' argument, so the evidence, is off by", shift + C * count, S * rho * (2 * M + C))
+    answer = proof.equal(
+        "the one bit of the Gray code that moves does so by twice the shift, the count has weight 2",
+        2 * shift + 2 * count,
+        S * rho * (4 * M + 2),
+    )
+    return proof.equal("so a sum task loses at most", evidence + answer + rho2, S * rho * (6 * M + C + 2) + rho2)
 
 
 def error_bound_expression(*, in_sharpness: bool = True) -> Expression:

@@ -10,7 +10,7 @@ import pytest
 import sympy  # type: ignore[import-untyped]
 
 from construct.attention import AVERAGE_MARGIN
-from construct.bounds import real_bound
+from construct.bounds import average_leak, read_leak, real_bound
 from construct.prompts import Example, Layout, Prompt
 from construct.reads import plan_reads
 from construct.sampling import PromptSampler
@@ -213,6 +213,27 @@ def test_the_bound_falls_with_the_sharpness() -> None:
     bound = sympy.lambdify(sharpness, error_bound_expression().subs(numbers), "mpmath")
     values = [bound(mpmath.mpf(step) / 4) for step in range(1, 60)]
     assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.parametrize("name", ["copy_add", "add_translate"])
+def test_what_sum_tasks_lose_is_in_the_builders_bound(name: str) -> None:
+    task_set = build_suite(name)
+    plan = plan_reads(task_set)
+    layout = Layout(len(task_set.alphabet), task_set.inputs, 11)
+    lam = 13.0
+    leaks = {closed_form.rho: read_leak(plan, layout, lam), closed_form.rho2: average_leak(layout, lam)}
+    bits = (layout.alphabet_size - 1).bit_length()
+    total = 0.0
+    for task in task_set.tasks:
+        if isinstance(task, TableTask):
+            total += 4 * leaks[closed_form.rho] * len(task.reads) * bits + leaks[closed_form.rho2]
+            continue
+        read = plan.sum_of(task)
+        sizes = {closed_form.S: len(read.positions), closed_form.M: read.largest_value, closed_form.C: read.gate}
+        total += float(closed_form.derive().sum_loss.subs({**leaks, **sizes}))
+    bound = real_bound(task_set, plan, layout, lam)
+    assert bound == pytest.approx(total, rel=1e-12)
+    assert bound != pytest.approx(total * 1.001, rel=1e-12)
 
 
 def test_every_step_can_be_read_in_latex() -> None:
