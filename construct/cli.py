@@ -77,15 +77,14 @@ def main() -> None:
     """The console entry point."""
     _warn_of_namesake()
     try:
-        construct.main(standalone_mode=False)
+        # What a command gives to Context.exit comes back as the value, where click does not end the process itself.
+        status = construct.main(standalone_mode=False)
     except click.UsageError as error:
         # click would print the usage before the line that matters.
         click.echo(f"error: {error.format_message()}", err=True)
         sys.exit(2)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
-    except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except OSError as error:
         # Files that a user names are named where they are read and written: what is left is the output.
@@ -95,6 +94,8 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         sys.exit(130)
+    if isinstance(status, int) and status:
+        sys.exit(status)
 
 
 def _drop_output() -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from construct.attention import Head, Written, average_head, read_head, set_flag, stack_heads
-from construct.bounds import choose_sharpness, real_bound, round_sharpness
+from construct.bounds import SUMMED, choose_sharpness, real_bound, round_sharpness
 from construct.errors import TaskError
 from construct.mlp import MlpBuilder, UnitGroup, read_subspace, sum_code, sum_subspaces, task_answer, task_evidence
 from construct.prompts import Layout
@@ -131,7 +131,8 @@ def two_layer(
         *_describe(2, average, answer.groups),
     )
     bound = real_bound(task_set, plan, layout, chosen)
-    return Construction("two-layer", task_set, layout, stream, weights, chosen, bound, circuits)
+    claim = None if bound is None else bound * SUMMED
+    return Construction("two-layer", task_set, layout, stream, weights, chosen, claim, circuits)
 
 
 def _subspaces(task_set: TaskSet, layout: Layout, plan: ReadPlan) -> ResidualStream:

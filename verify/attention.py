@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from construct.transformer import AttentionWeights
 from verify.boxes import Box, Roles
-from verify.exact import INFLATION, Float, exp_upper, rounding_slack
+from verify.exact import INFLATION, Float, common_slack, exp_upper, rounding_slack
 
 NEAR = 1.0
 """An input whose score is within this of an example's best is a target of the head, not a leak."""
@@ -73,7 +73,8 @@ def read_head_facts(roles: Roles, weights: AttentionWeights, head: int) -> HeadF
     keys[roles.eq] += special_key[1]
     asked_eq = position_query[roles.eq] + special_query[1]
     asked_y = position_query[roles.y] + content_query.centre
-    slack = rounding_slack([query, key, roles.position.data, roles.position.data], len(query) ** 2)
+    stream = np.concatenate([roles.position.data, roles.token.data])
+    slack = rounding_slack([query, key, stream, stream], 4 * len(query) ** 2)
     slack_eq = np.abs(asked_eq) @ content_key.radius * INFLATION + slack
     slack_y = np.abs(asked_y) @ content_key.radius + content_query.radius @ (np.abs(keys).max(axis=0))
     slack_y = (slack_y + content_query.radius @ content_key.radius) * INFLATION + slack
@@ -86,6 +87,7 @@ def read_head_facts(roles: Roles, weights: AttentionWeights, head: int) -> HeadF
     values = (roles.token @ value) @ output
     position_values = roles.position @ value
     spread = np.abs(position_values @ output).max(axis=0) if position_values.any() else np.zeros(output.shape[1])
+    spread = spread + rounding_slack([value, output, stream], 2 * value.size) * output.any(axis=0)
     if not targets:
         return HeadFacts((), np.ones(len(own_eq)), np.ones(len(own_y)), values, spread, 0.0)
     places = np.array(targets)
@@ -191,7 +193,9 @@ def average_facts(roles: Roles, weights: AttentionWeights, head: int, states: di
         difference = box.centre - reference
         centre = float(asked.centre @ difference)
         slack = float(asked.radius @ np.abs(difference) + (np.abs(asked.centre) + asked.radius) @ box.radius)
-        slack = slack * INFLATION + rounding_slack([asked.centre, box.centre, reference], len(reference))
+        terms = len(reference)
+        lost = common_slack([([asked.centre, box.centre], terms), ([asked.centre, reference], terms)])
+        slack = slack * INFLATION + lost
         scores[role] = (centre - slack, centre + slack)
     layout, shown = roles.layout, np.arange(roles.layout.examples + 1)
     counts = {"bos": np.ones(len(shown)), "x": (shown + 1.0) * layout.inputs, "eq": shown + 1.0, "y": shown + 0.0}

@@ -6,7 +6,7 @@ float64. `Exactness` keeps count of the grid; where it is too fine, a slack cove
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import mpmath  # type: ignore[import-untyped]
 import numpy as np
@@ -21,12 +21,15 @@ INFLATION = 1 + 2.0**-40
 def lowest_bit(values: NDArray[np.floating]) -> int:
     """The exponent g of the coarsest grid 2^g that holds all values; 0 where all are 0."""
     nonzero = np.unique(np.abs(values[values != 0]).astype(np.float64))
-    if not len(nonzero):
-        return 0
-    mantissa, exponent = np.frexp(nonzero)
-    whole = (mantissa * 2.0**53).astype(np.int64)
-    trailing = np.log2((whole & -whole).astype(np.float64)).astype(np.int64)
-    return int((exponent.astype(np.int64) - 53 + trailing).min())
+    return int(_lowest_bits(nonzero).min()) if len(nonzero) else 0
+
+
+def _lowest_bits(values: Float) -> NDArray[np.int64]:
+    """The exponent of the lowest bit of each value; large for a 0."""
+    mantissa, exponent = np.frexp(values)
+    whole = (np.abs(mantissa) * 2.0**53).astype(np.int64)
+    trailing = np.log2(np.maximum(whole & -whole, 1).astype(np.float64)).astype(np.int64)
+    return np.where(values == 0, 2000, exponent.astype(np.int64) - 53 + trailing)
 
 
 def largest(values: NDArray[np.floating]) -> float:
@@ -36,13 +39,33 @@ def largest(values: NDArray[np.floating]) -> float:
 
 def rounding_slack(factors: Iterable[NDArray[np.floating]], terms: int) -> float:
     """0 where a sum of `terms` products of one entry of each factor is exact in float64, else a bound on its error."""
-    grid, magnitude = 0, float(max(terms, 1))
-    for factor in factors:
-        grid += lowest_bit(factor)
-        magnitude *= max(largest(factor), 2.0**-60)
-    if math.log2(magnitude) - grid < 53:
+    return common_slack([(factors, terms)])
+
+
+def common_slack(products: Iterable[tuple[Iterable[NDArray[np.floating]], int]]) -> float:
+    """0 where a sum of products of several kinds is exact in float64, else a bound on its error.
+
+    Each kind is as in `rounding_slack`: factors, and how many products of one entry of each there are.
+    """
+    finest, total, count = 0, 0.0, 0
+    for factors, terms in products:
+        grid, magnitude = 0, float(max(terms, 1))
+        for factor in factors:
+            grid += lowest_bit(factor)
+            magnitude *= largest(factor)
+        if magnitude:
+            finest, total, count = min(finest, grid), total + magnitude, count + terms
+    if not total or math.log2(total) - finest < 53:
         return 0.0
-    return magnitude * 2.0**-50
+    return total * (count + 8) * 2.0**-52
+
+
+def sum_loss(parts: Sequence[Float]) -> Float:
+    """What adding up vectors, and halving, can lose in float64, by coordinate: 0 where all are on a coarse grid."""
+    together = np.stack(parts)
+    size = np.abs(together).sum(axis=0)
+    steps = np.ldexp(size, np.minimum(1 - _lowest_bits(together).min(axis=0), 1000))
+    return np.where(steps < 2.0**53, 0.0, size * (len(parts) + 2) * 2.0**-52)
 
 
 def exp_upper(exponents: Float) -> Float:

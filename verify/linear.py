@@ -12,7 +12,7 @@ from construct.sparse import Sparse
 from construct.transformer import MlpWeights
 from verify.attention import HeadFacts
 from verify.boxes import Box, Roles
-from verify.exact import INFLATION, Float, rounding_slack
+from verify.exact import INFLATION, Float, common_slack
 
 CHUNK = 4096
 """Units looked at together."""
@@ -61,11 +61,8 @@ class Layer:
         values = [head.values for head in self.heads]
         together = np.concatenate([part.ravel() for part in values]) if values else np.zeros(0)
         terms = 64 + int(np.diff(self.w_in.indptr).max(initial=0))
-        return max(
-            rounding_slack([used, together], terms),
-            rounding_slack([used, self.roles.position.data], terms),
-            rounding_slack([used, self.roles.token.data], terms),
-        )
+        read = ([used, part] for part in (together, self.roles.position.data, self.roles.token.data))
+        return common_slack([*((factors, terms) for factors in read), ([self.weights.bias_in], 1)])
 
     def base(
         self, role: str, units: NDArray[np.int_] | slice, without: NDArray[np.int_] | None = None

@@ -156,4 +156,9 @@ def table_sources(
         constant = (high == low).all()
         centre += low if constant else (high + low) / 2
         radius += 0.0 if constant else (high - low) / 2 * INFLATION
+    if alphabet_size == 1:
+        # One token needs no code and no head.
+        nothing = np.zeros(units)
+        for position in set(reads) - set(sources):
+            sources[position] = Source(f"input {position}", np.zeros((1, units)), nothing, nothing, 0.0, -1)
     return [sources[position] for position in reads if position in sources], centre, radius

@@ -5,6 +5,7 @@ one piecewise linear function of s; where all share the same dependence on the h
 them alike, and the function's own slope near the integers says what that does: the hinges' large values cancel.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,14 +15,14 @@ from numpy.typing import NDArray
 from construct.sparse import Sparse
 from construct.tasks import SumTask
 from verify.certificate import Violation
-from verify.exact import INFLATION, Float
+from verify.exact import INFLATION, Float, rounding_slack
 from verify.facts import TaskFacts, refuted
 from verify.linear import Layer
 from verify.rows import NotProvableError, head_parts
-from verify.tables import weight_errors
+from verify.tables import weight_errors, weight_reach
 
-STEP = 0.25
-"""Slopes are read off between an integer and this far from it; shifts by leaks must stay below."""
+MOST_SHIFT = 8
+"""By so much, at most, may leaks shift a sum for the units to be looked at together."""
 
 NEAR_INTEGER = 1e-9
 
@@ -38,6 +39,7 @@ class Affine:
         common: whether all units depend on the heads alike (then a leak shifts all arguments alike).
         undefined: the most that base + slope * s is replaced by when a token has no value, shape [units], or None
             where every token has one.
+        reach: a bound of |slope * s|, whatever the heads attend to, shape [units].
     """
 
     base: Float
@@ -46,6 +48,7 @@ class Affine:
     ranges: Float
     common: bool
     undefined: Float | None
+    reach: Float
 
 
 def affine_arguments(
@@ -65,9 +68,11 @@ def affine_arguments(
     others = np.setdiff1d(np.arange(size), tokens)
     parts = {position: np.zeros((size, len(units))) for position in positions}
     ranges = np.zeros((heads, len(units)))
+    reach = np.zeros(len(units))
     for number, table, low, high in head_parts(layer.heads, block):
         targets = layer.heads[number].targets
         ranges[number] = high - low
+        reach += np.maximum(np.abs(low), np.abs(high))
         if (high == low).all():
             base = base + low
         elif targets and set(targets) <= set(positions):
@@ -87,6 +92,7 @@ def affine_arguments(
         slope = mine if place == 0 else slope
         offset = part[least] - slope * values[least]
         base = base + offset
+        reach += np.abs(offset)
         radius = radius + np.abs(part - offset - values[:, None] * slope).max(axis=0)
         best.append(part.max(axis=0))
         best_undefined.append(parts[position][others].max(axis=0) if len(others) else np.zeros(len(units)))
@@ -100,7 +106,7 @@ def affine_arguments(
             undefined = np.maximum(undefined, constant + best_undefined[place] + rest)
     first = ranges[:, :1]
     same = _same_tables(layer, block)
-    return Affine(base, slope, radius, ranges, same and bool((ranges == first).all()), undefined)
+    return Affine(base, slope, radius, ranges, same and bool((ranges == first).all()), undefined, reach)
 
 
 def _same_tables(layer: Layer, block: Float) -> bool:
@@ -129,6 +135,8 @@ def sum_evidence(layer: Layer, task: SumTask, coordinate: int) -> TaskFacts:
     weight = np.asarray(layer.w_out_columns[:, [coordinate]].toarray()).ravel()[units]
     if not len(units):
         where = f"task {task.name!r}"
+        if task.rows.keys().isdisjoint(reachable_sums(task).tolist()):
+            return TaskFacts(0.0, np.zeros(heads))
         return refuted(lemma, where, "units that write its evidence", "none", heads)
     form = affine_arguments(layer, "y", task, units)
     sums = reachable_sums(task)
@@ -144,8 +152,8 @@ def sum_evidence(layer: Layer, task: SumTask, coordinate: int) -> TaskFacts:
         expected = wanted.get(token, np.zeros(len(sums), dtype=np.bool_))
         if not len(on) and not expected.any():
             continue
-        value, deviation = _function(form, on, token_part[token], weight[:, None], sums)
-        wrong = np.abs(value[:, 0] - expected) + deviation.constant
+        value, deviation = _function(form, on, token_part[token], weight[:, None], sums, leak)
+        wrong = np.nan_to_num(np.abs(value[:, 0] - expected) + deviation.constant, nan=np.inf, posinf=np.inf)
         per_head = np.maximum(per_head, deviation.per_head)
         if wrong.max() > error:
             error = float(wrong.max())
@@ -155,10 +163,10 @@ def sum_evidence(layer: Layer, task: SumTask, coordinate: int) -> TaskFacts:
     if form.undefined is not None:
         spurious = form.undefined + token_part.max(axis=0) + form.radius + _rise(form, leak)
         amount = float((np.abs(weight) * np.maximum(spurious, 0.0)).sum())
-        if amount > error:
+        if not amount <= error:
             where = f"task {task.name!r}, a token without a value"
             error, violation = amount, Violation(lemma, where, "0", f"up to {amount:.3g}")
-    return TaskFacts(error * INFLATION, per_head * INFLATION, 1.0, violation if error > 0 else None)
+    return TaskFacts(error * INFLATION, per_head * INFLATION, 1.0, violation, always=True)
 
 
 def sum_answer(
@@ -180,6 +188,8 @@ def sum_answer(
     units = layer.readers(np.array([coordinate]))
     if not len(units):
         where = f"task {task.name!r}"
+        if task.rows.keys().isdisjoint(reachable_sums(task).tolist()):
+            return TaskFacts(0.0, np.zeros(heads))
         return refuted(lemma, where, "units that add its weight", "none", heads)
     rows = layer.w_in_rows
     slopes = np.asarray(rows[[coordinate]].toarray()).ravel()[units]
@@ -200,14 +210,16 @@ def sum_answer(
         constant = code_layer.weights.bias_out.astype(np.float64)[read]
         constant = constant + code_layer.states["eq"].centre[read]
         into = np.asarray(rows[read][:, units].toarray())
-        value, deviation = _function(inner, np.arange(len(writers)), np.zeros(len(writers)), out @ into, sums)
+        value, deviation = _function(inner, np.arange(len(writers)), np.zeros(len(writers)), out @ into, sums, leak)
         argument = argument + value + constant @ into
         beside = (code_layer.states["eq"].radius + strays)[read] @ np.abs(into) * INFLATION
         radius = radius + deviation.constant_each + beside
         per_unit = per_unit + deviation.per_head_each
         if spurious is not None:
-            spurious = spurious + _largest_anywhere(code_layer, inner, out @ into) + constant @ into + beside
-    upper = argument + radius + np.tensordot(leak, per_unit, axes=1) + np.maximum(slopes, 0.0) * weight_range
+            most = _largest_anywhere(inner, out @ into) + deviation.constant_each.max(axis=0)
+            spurious = spurious + most + constant @ into + beside
+    reach = weight_reach(slopes, weight_range)
+    upper = argument + radius + np.tensordot(leak, per_unit, axes=1) + reach
     at, unit = np.nonzero(upper > 0)
     mass = np.asarray(abs(output).sum(axis=1)).ravel()[units]
     answers = {place: task.rows[int(s)] for place, s in enumerate(sums.tolist()) if s in task.rows}
@@ -226,13 +238,13 @@ def sum_answer(
         where = f"task {task.name!r}, sum {int(sums[int(wrong.argmax())])}"
         violation = Violation(lemma, where, "its weight", f"up to {error:.3g} off")
     if spurious is not None:
-        amount = float((mass * np.maximum(spurious + np.maximum(slopes, 0.0) * weight_range, 0.0)).sum())
-        if amount > 0:
+        amount = float((mass * np.maximum(spurious + reach, 0.0)).sum())
+        if not amount <= 0:
             error += amount
             violation = violation or Violation(
                 lemma, f"task {task.name!r}, a token without a value", "0", f"{amount:.3g}"
             )
-    return TaskFacts(error * INFLATION, per_head, float(slope) * INFLATION, violation)
+    return TaskFacts(error * INFLATION, per_head, float(slope) * INFLATION, violation, always=True)
 
 
 @dataclass(frozen=True)
@@ -255,42 +267,43 @@ class _Deviation:
 
 
 def _function(
-    form: Affine, on: NDArray[np.int_], token_part: Float, weight: Float, sums: NDArray[np.int_]
+    form: Affine, on: NDArray[np.int_], token_part: Float, weight: Float, sums: NDArray[np.int_], leak: Float
 ) -> tuple[Float, _Deviation]:
-    """The sum over units of weight * relu(argument) at every sum, shape [sums, outputs], and how far it can be off."""
+    """The sum over units of weight * relu(argument) at every sum, shape [sums, outputs], and how far it can be off.
+
+    `leak` is the largest of each head: how far the sum can be shifted by all of them.
+    """
     base, slope, weight = form.base[on] + token_part[on], form.slope[on], weight[on]
     heads = len(form.ranges)
 
-    def at(points: NDArray[np.floating]) -> Float:
-        return np.asarray(np.maximum(base + slope * points[:, None], 0.0) @ weight)
+    def shifted(by: float) -> Float:
+        return np.asarray(np.maximum(base + slope * sums[:, None] + by, 0.0) @ weight)
 
-    value = at(sums.astype(np.float64))
+    value = shifted(0.0)
     shape = (len(sums), weight.shape[1])
     if not len(on):
         return value, _Deviation(np.zeros(shape), np.zeros((heads, *shape)))
     radius = float(form.radius[on].max())
-    sloped = slope != 0
-    switch = -base[sloped] / slope[sloped]
-    off_integer = np.abs(switch - np.round(switch))
-    if (
-        form.common
-        and radius < NEAR_INTEGER
-        and (off_integer < NEAR_INTEGER).all()
-        and (slope == slope[0]).all()
-        and slope[0]
-    ):
-        # One shift of the argument for all units is a shift of s: the function's own slopes say what it does.
-        around = np.maximum(np.abs(at(sums + STEP) - value), np.abs(at(sums - STEP) - value)) / STEP
-        shift = form.ranges[:, on[0]] / abs(slope[0])
-        per_head = shift[:, None, None] * around[None]
-        kink = (off_integer * np.abs(slope[sloped])) @ np.abs(weight[sloped]) + 2.0**-48 * float(
-            np.abs(value).max() + 1
-        )
-        kink = kink + radius * np.abs(weight).sum(axis=0)
-        exact = radius == 0.0 and not off_integer.any()
-        return value, _Deviation(np.broadcast_to(0.0 if exact else kink, shape).copy(), per_head)
+    ends = [base, slope, base + slope * sums[0], base + slope * sums[-1]]
+    lost = rounding_slack([np.concatenate(ends), weight], len(on))
+    # Where a step of the sum shifts all arguments alike by `unit`, units switch when the sum is an integer.
+    unit = float(slope[0]) or 1.0
+    off_integer = np.abs(base / unit - np.round(base / unit))
+    if form.common and radius < NEAR_INTEGER and (off_integer < NEAR_INTEGER).all() and (slope == slope[0]).all():
+        # One shift of all arguments is one of the sum: the function's own slopes say what it does. It is linear
+        # between integers, but for what `kink` covers.
+        shift = form.ranges[:, on[0]] / abs(unit)
+        farthest = float(leak @ shift) * INFLATION
+        if farthest <= MOST_SHIFT:
+            reach = math.ceil(farthest)
+            steps = range(-max(reach, 1), max(reach, 1) + 1)
+            around = np.abs(np.diff([shifted(step * unit) for step in steps], axis=0)).max(axis=0)
+            per_head = shift[:, None, None] * around[None] * INFLATION
+            kink = off_integer @ np.abs(weight) * abs(unit) * (2 + 2 * reach)
+            kink = kink + radius * np.abs(weight).sum(axis=0) + lost
+            return value, _Deviation(np.broadcast_to(kink, shape).copy(), per_head)
     each = form.ranges[:, on] @ np.abs(weight)
-    constant = np.broadcast_to(form.radius[on] @ np.abs(weight), shape).copy()
+    constant = np.broadcast_to(form.radius[on] @ np.abs(weight) + lost, shape).copy()
     return value, _Deviation(constant, np.broadcast_to(each[:, None, :], (heads, *shape)).copy())
 
 
@@ -299,17 +312,16 @@ def _rise(form: Affine, leak: Float) -> Float:
     return np.asarray(leak @ form.ranges)
 
 
-def _largest_anywhere(layer: Layer, form: Affine, weight: Float) -> Float:
+def _largest_anywhere(form: Affine, weight: Float) -> Float:
     """The largest value of the piecewise linear functions over every argument that the heads can give, [outputs]."""
-    reach = sum((np.abs(head.values).max(initial=0.0) for head in layer.heads), start=0.0) * 2 + 1
-    slope = form.slope[form.slope != 0]
-    if not len(slope) or not (form.slope == form.slope[0]).all():
+    slope = form.slope
+    if not len(slope) or not slope[0] or not (slope == slope[0]).all():
         return np.full(weight.shape[1], np.inf)
-    ends = np.array([-reach, reach]) / abs(slope[0])
-    offset = form.base / form.slope
-    points = np.concatenate([-offset, ends - offset.mean(), ends - offset.min(), ends - offset.max()])
+    # Piecewise linear: largest at a kink or at an end.
+    end = float(form.reach.max()) * INFLATION / abs(float(slope[0]))
+    points = np.concatenate([-form.base / slope, [-end, end]])
     values = np.maximum(form.base + form.slope * points[:, None], 0.0) @ weight
-    return np.asarray(values.max(axis=0)) * 1.0 + 2.0**-40
+    return np.asarray(values.max(axis=0)) + 2.0**-40
 
 
 def code_columns(layer: Layer, tasks: Sequence[object], evidence: NDArray[np.int_]) -> NDArray[np.int_]:

@@ -43,23 +43,26 @@ def table_evidence(layer: Layer, task: TableTask, coordinate: int) -> TaskFacts:
     wanted = np.isin(key, rows)
     wrong = np.abs(total - wanted) + deviation[:, heads]
     missing = np.setdiff1d(rows, key)
-    per_head = deviation[:, :heads].max(axis=0, initial=0.0)
+    per_head = deviation[:, :heads].max(axis=0, initial=0.0) * INFLATION
+    always = not bool(wanted.all())
     if len(missing):
         tokens = _tokens(int(missing[0]), radix)
         error = max(1.0, float(wrong.max(initial=0.0))) * INFLATION
-        return TaskFacts(error, per_head, 1.0, _violation(task, "evidence at y", tokens, "1", "0: no unit is on"))
-    error, violation = float(wrong.max(initial=0.0)), None
+        unlit = _violation(task, "evidence at y", tokens, "1", "0: no unit is on")
+        return TaskFacts(error, per_head, 1.0, unlit, always)
+    error = float(wrong.max(initial=0.0))
+    violation = None
     if error > 0:
         at = int(wrong.argmax())
         tokens = _tokens(int(key[at]), radix)
         violation = _violation(task, "evidence at y", tokens, str(int(wanted[at])), f"{total[at]:.9g}")
-    return TaskFacts(error * INFLATION, per_head * INFLATION, 1.0, violation)
+    return TaskFacts(error * INFLATION, per_head, 1.0, violation, always)
 
 
 def table_answer(layer: Layer, task: TableTask, coordinate: int, output: Sparse, weight_range: float) -> TaskFacts:
     """Lemma 4 for a table: at EQ, the task adds w_k to the output of its answer and nothing elsewhere.
 
-    Pre: as for the evidence, at EQ; w_k in [0, weight_range]. `output` is W2 U by rows, shape [units, V].
+    Pre: as for the evidence, at EQ; w_k in [1 - weight_range, weight_range]. `output` is W2 U by rows, [units, V].
     Post: for every w_k in that range the task's units add, in |.|_1, what they should up to error + sum over heads
         of per_head times the leak; an error of w_k is multiplied by at most slope.
     Cost: as for the evidence.
@@ -71,9 +74,10 @@ def table_answer(layer: Layer, task: TableTask, coordinate: int, output: Sparse,
     radix = _radix(size, len(task.reads))
     keys, arguments, at_units = [np.zeros(0, dtype=np.int64)], [np.zeros(0)], [np.zeros(0, dtype=np.int_)]
     deviations = [np.zeros((0, heads + 1))]
+    always = False
     for start in range(0, len(units), CHUNK):
         part = units[start : start + CHUNK]
-        reach = np.maximum(slopes[part], 0.0) * weight_range * INFLATION
+        reach = weight_reach(slopes[part], weight_range)
         found = _combinations(layer, "eq", task.reads, part, without=np.array([coordinate]), reach=reach)
         if found is None:
             return _no_read(task, "answer at eq", heads)
@@ -82,6 +86,7 @@ def table_answer(layer: Layer, task: TableTask, coordinate: int, output: Sparse,
         arguments.append(combined.argument)
         at_units.append(part[combined.unit])
         deviations.append(_by_head(combined, sources, mass[part][combined.unit], radius, heads))
+        always = always or bool((_highest(combined, sources) + radius[combined.unit] > 0).any())
     key, place = np.unique(np.concatenate(keys), return_inverse=True)
     argument, unit = np.concatenate(arguments), np.concatenate(at_units)
     deviation = _sum_rows(np.concatenate(deviations), place, len(key))
@@ -99,7 +104,15 @@ def table_answer(layer: Layer, task: TableTask, coordinate: int, output: Sparse,
     if error > 0:
         tokens = _tokens(int(key[int(wrong.argmax())]), radix)
         violation = _violation(task, "answer at eq", tokens, "its weight", f"up to {error:.3g} off")
-    return TaskFacts(error * INFLATION, per_head, slope * INFLATION, violation)
+    return TaskFacts(error * INFLATION, per_head, slope * INFLATION, violation, always)
+
+
+def weight_reach(slopes: Float, weight_range: float) -> Float:
+    """How far a weight in [1 - weight_range, weight_range] can raise arguments of these slopes.
+
+    A weight is in [0, 1] but for errors, so it can be as far below 0 as above 1.
+    """
+    return np.asarray(np.maximum(slopes * weight_range, -slopes * (weight_range * INFLATION - 1)) * INFLATION)
 
 
 def weight_errors(
@@ -183,6 +196,15 @@ def _by_head(combined: Combinations, sources: list[Source], out: Float, radius: 
             result[:, source.head] += combined.deviation[:, place] * out
     result[:, heads] = radius[combined.unit] * out
     return result
+
+
+def _highest(combined: Combinations, sources: list[Source]) -> Float:
+    """The most that each combination's argument can be with the leak."""
+    leaked = combined.argument
+    for place, source in enumerate(sources):
+        option = combined.options[:, place]
+        leaked = leaked + source.upper[option, combined.unit] - source.values[option, combined.unit]
+    return leaked
 
 
 def _sum_rows(rows: Float, place: NDArray[np.int_], count: int) -> Float:

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from construct.sparse import Sparse
-from construct.tasks import SumTask, TableTask
+from construct.tasks import TableTask
 from construct.theorems import Construction
 from construct.transformer import AttentionWeights, TransformerWeights
 from verify.attention import AverageFacts, HeadFacts, average_facts, read_head_facts
 from verify.boxes import Box, Roles, box_of_rows, roles_of
 from verify.certificate import Lemma, Proof, Violation
-from verify.exact import INFLATION, Float
+from verify.exact import INFLATION, Float, sum_loss
 from verify.facts import TaskFacts
 from verify.linear import CHUNK, Layer
 from verify.rounding import BITS, bounds_and_refusals, rounded_bounds
@@ -37,8 +37,15 @@ def prove(construction: Construction) -> Proof:
     if len(construction.weights.layers) != 2:
         layers = len(construction.weights.layers)
         return Proof(None, violations=(Violation("shape", "the model", "2 layers", f"{layers}"),))
+    for name, tensor in construction.weights.tensors():
+        if not np.isfinite(tensor if isinstance(tensor, np.ndarray) else tensor.data).all():
+            return Proof(None, violations=(Violation("finite weights", name, "finite numbers", "others"),))
     try:
-        return _prove(construction)
+        with np.errstate(all="ignore"):  # what is no number in the end is no proof
+            return _prove(construction)
+    except (OverflowError, ValueError) as error:
+        # Only numbers far beyond those of a construction get here; what cannot be computed is not proved.
+        return Proof(None, violations=(Violation("not provable", "the model", "numbers of ordinary size", str(error)),))
     except NotProvableError as error:
         return Proof(None, violations=(Violation("not provable", "the model", "the form of the lemmas", str(error)),))
 
@@ -86,7 +93,7 @@ def _prove(construction: Construction) -> Proof:
     baseline = _baseline(weights, roles, inner, outer, spills["eq"] + strays, evidence, output)
     together = most_consistent(construction)
     stray = stray_weight * len(evidence)
-    bounds = _by_examples(construction, heads, found, average, answers, baseline, stray, together)
+    bounds = _by_examples(heads, found, average, answers, baseline, stray, together)
     violations = [fact.violation for fact in (*found, *answers) if fact.violation is not None]
     lemmas = _lemmas(heads, found, average, answers, baseline, together, bounds)
     largest = float(bounds.max()) if np.isfinite(bounds).all() else None
@@ -122,10 +129,12 @@ def _after_first(layer: Layer, role: str, spill: Float) -> Box:
     state = layer.roles.state(role)
     bias = layer.weights.bias_out.astype(np.float64)
     low, high = state.centre - state.radius + bias - spill, state.centre + state.radius + bias + spill
+    parts = [state.centre, state.radius, bias, spill]
     for head in layer.heads:
+        parts += [np.abs(head.values).max(axis=0), head.spread]
         low = low + head.values.min(axis=0) - head.spread
         high = high + head.values.max(axis=0) + head.spread
-    return Box((low + high) / 2, (high - low) / 2 * INFLATION)
+    return Box((low + high) / 2, (high - low) / 2 * INFLATION + sum_loss(parts))
 
 
 def _copied(
@@ -174,7 +183,8 @@ def _baseline(
     mass = np.asarray(abs(unembedding).sum(axis=1)).ravel()
     state = roles.state("eq")
     constant = state.centre + inner.weights.bias_out + outer.weights.bias_out
-    total = float(np.abs(np.asarray(constant @ unembedding)).sum()) + float((state.radius + more) @ mass)
+    lost = sum_loss([state.centre, *(layer.weights.bias_out.astype(np.float64) for layer in (inner, outer))])
+    total = float(np.abs(np.asarray(constant @ unembedding)).sum()) + float((state.radius + more + lost) @ mass)
     total += float(outer.states["eq"].radius[evidence] @ mass[evidence])
     for head in inner.heads:
         total += float((np.abs(head.values).max(axis=0) + head.spread) @ mass)
@@ -212,7 +222,6 @@ def most_consistent(construction: Construction) -> int:
 
 
 def _by_examples(
-    construction: Construction,
     heads: list[HeadFacts],
     evidence: list[TaskFacts],
     average: AverageFacts,
@@ -223,13 +232,14 @@ def _by_examples(
 ) -> Float:
     """The bound at the EQ after m' examples, for m' = 0 .. m: shape [m + 1].
 
-    The tasks whose evidence can be above 0 are at most `together` an example, and the sums, whose evidence can be
-    off without consistency. So at most that many of the tasks' losses add up, the largest are taken.
+    The tasks whose evidence can be above 0 are at most `together` an example, and those whose evidence a leak can
+    raise without consistency. So at most that many of the tasks' losses add up, the largest are taken. Likewise for
+    the answers of the tasks that have a weight.
     """
     tasks = len(evidence)
-    sums = sum(isinstance(task, SumTask) for task in construction.task_set.tasks)
+    at_once = min(tasks, together + sum(fact.always for fact in evidence))
     leak_eq, leak_y = np.array([head.leak_eq for head in heads]), np.array([head.leak_y for head in heads])
-    each_y = _largest_sum(np.array([fact.per_head for fact in evidence]) @ leak_y, min(tasks, together + sums))
+    each_y = _largest_sum(np.array([fact.per_head for fact in evidence]) @ leak_y, at_once)
     per_answer = np.array([fact.per_head for fact in answers]) @ leak_eq
     slope = max(fact.slope for fact in answers)
     constant = baseline + sum(fact.error for fact in answers) + slope * (sum(fact.error for fact in evidence) + stray)
@@ -237,8 +247,9 @@ def _by_examples(
     bounds = np.full(len(shown), float(constant))
     before = np.concatenate([[0.0], np.cumsum(each_y)])
     for count in shown[1:]:
-        active = min(tasks, int(count) * together + sums)
-        weights = before[count] / count + (average.leak[count] + average.uneven) * min(tasks, together + sums)
+        active = min(tasks, int(count) * together + sum(fact.always for fact in answers))
+        weights = before[count] / count * (1 + average.uneven)
+        weights += (average.leak[count] + average.uneven) * at_once
         bounds[count] += slope * weights + _largest_sum(per_answer[:, [count]], active)[0]
     return bounds * INFLATION
 
