@@ -6,9 +6,11 @@ What they must be able to draw is tested in `test_strategies.py`, so that none s
 from dataclasses import dataclass, replace
 from itertools import product
 
+from hypothesis import reject
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from construct.errors import TaskError
 from construct.prompts import Example, Prompt
 from construct.tasks import Format, SumTask, TableTask, Task, TaskSet
 
@@ -136,7 +138,7 @@ NAMES = ("Peru", "New York", "-3", "a b c", "x", "é", "¿qué?", "日本", "0",
 
 @st.composite
 def formats(draw: DrawFn) -> TaskSet:
-    """A task set of an unusual alphabet and format whose only task reads position 0; some combinations do not fit."""
+    """A task set of an unusual alphabet and format whose only task reads position 0; what does not fit is redrawn."""
     separator, arrow = draw(st.sampled_from(SEPARATORS)), draw(st.sampled_from(ARROWS))
     inputs = draw(st.integers(1, MOST_INPUTS))
     length = draw(st.integers(1, 2))
@@ -146,4 +148,7 @@ def formats(draw: DrawFn) -> TaskSet:
     if inputs > 1 and separator.isspace():
         alphabet = tuple(token for token in alphabet if len(token.split()) == 1) or ("only",)
     form = Format(separator=separator, arrow=arrow)
-    return TaskSet("formats", alphabet, inputs, form, (TableTask("first", (0,), {(0,): 0}),))
+    try:
+        return TaskSet("formats", alphabet, inputs, form, (TableTask("first", (0,), {(0,): 0}),))
+    except TaskError:
+        reject()  # a separator that reads as the arrow, say: refused by its own tests
