@@ -761,7 +761,8 @@ def real_bounds(
     """The bound by m': what leaks cost the evidence, on the average over the examples, the average, and the answers.
 
     At one example only the evidence of at most `together` tables can be off, and that of all sums; after m' examples
-    at most m' times as many tasks have a weight, or are such sums. So that many of the losses add up at most, the largest are taken.
+    at most m' times as many tasks have a weight, or are such sums. So that many of the losses add up at most, and the
+    largest are taken.
     """
     together, tasks = most_consistent(model.tasks), len(model.tasks)
 
