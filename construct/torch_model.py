@@ -88,12 +88,15 @@ class TorchTransformer(nn.Module):
             at: the positions whose output is wanted, shape [batch, positions]; None is all of them.
             progress: told how far the last layers have come.
         """
-        with _float32_sums():
-            return self._forward(ids, at, progress)
+        with float32_sums():
+            tokens: Tensor = self.token_embedding(ids)
+            return self.run(tokens, at, progress)
 
-    def _forward(self, ids: Tensor, at: Tensor | None, progress: Progress | None) -> Output:
-        stream = self.token_embedding(ids) + self.position_embedding(torch.arange(ids.shape[1], device=ids.device))
-        place = torch.arange(ids.shape[1], device=ids.device).expand(ids.shape)
+    def run(self, content: Tensor, at: Tensor | None, progress: Progress | None) -> Output:
+        """Run the layers on what stands at each position, shape [batch, length, d_model], without its position."""
+        length = torch.arange(content.shape[1], device=content.device)
+        stream = content + self.position_embedding(length)
+        place = length.expand(content.shape[:2])
         for index, layer in enumerate(self.layers):
             context = stream
             if at is not None and index == len(self.layers) - 1:
@@ -106,7 +109,7 @@ class TorchTransformer(nn.Module):
 
 
 @contextmanager
-def _float32_sums() -> Iterator[None]:
+def float32_sums() -> Iterator[None]:
     """On CUDA torch may add up narrow products in their own format; the bounds assume float32 (verify/rounding.py)."""
     settings = torch.backends.cuda.matmul
     names = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")

@@ -140,7 +140,11 @@ def forward(weights: TransformerWeights, ids: Sequence[int]) -> Trace:
     """The plain forward pass of one prompt in float64, to be read and to check the fast one against."""
     length = len(ids)
     token, position = weights.token_embedding[list(ids)], weights.position_embedding[:length]
-    stream: Residual = (token.astype(np.float64) + position.astype(np.float64)).toarray()
+    return forward_from(weights, (token.astype(np.float64) + position.astype(np.float64)).toarray())
+
+
+def forward_from(weights: TransformerWeights, stream: Residual) -> Trace:
+    """The layers and the output, from an embedded prompt of shape [T, d_model]."""
     embedded, patterns, after_attention, after_mlp = stream, [], [], []
     for layer in weights.layers:
         pattern, written = _attention(layer.attention, stream)
