@@ -8,11 +8,11 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
@@ -32,7 +32,21 @@ FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "construction.json"
 CERTIFICATE = "certificate.json"
 NOT_VERIFIED = "not verified"
+VECTORS = "vectors"
+"""The theorem whose folders `construct.vector_artifact` reads."""
 OWN_FILES = {WEIGHTS, DESCRIPTION, CERTIFICATE}
+
+T = TypeVar("T")
+
+
+class HasWeights(Protocol):
+    """A construction of any kind."""
+
+    @property
+    def weights(self) -> TransformerWeights:
+        """Its weights."""
+        ...
+
 
 _SPARSE_PARTS = {"embedding.token", "embedding.position", "unembedding", "w_in", "w_out"}
 """Tensors that are sparse in memory; the others are dense there."""
@@ -50,15 +64,22 @@ def save(construction: Construction, directory: Path, *, dense: bool = False, ve
     Raises:
         ArtifactError: the folder holds something else, or cannot be written.
     """
+    save_parts(construction.weights, _describe(construction), directory, dense=dense, verification=verification)
+
+
+def save_parts(
+    model: TransformerWeights, parts: Mapping[str, Any], directory: Path, *, dense: bool, verification: str
+) -> None:
+    """Write weights and a description, without its tensors and hashes, as `save` does."""
     check_free(directory)
     tensors: dict[str, np.ndarray] = {}
     shapes = {}
-    for name, tensor in construction.weights.tensors():
+    for name, tensor in model.tensors():
         stored = _stored(name, tensor, dense=dense)
         tensors |= stored
         shapes[name] = {"shape": list(tensor.shape), "stored": "dense" if name in stored else "sparse"}
     weights = save_safetensors(tensors, metadata={"format": FORMAT})
-    description = _describe(construction) | {"verification": verification, "tensors": shapes}
+    description = {**parts, "verification": verification, "tensors": shapes}
     hashes = {WEIGHTS: _sha256(weights), "description": _description_hash(description)}
     text = json.dumps(description | {"sha256": hashes}, ensure_ascii=False, indent=1)
     try:
@@ -108,6 +129,20 @@ def load(directory: Path, *, check_hashes: bool = True) -> Construction:
     Raises:
         ArtifactError: a file is missing, truncated, altered, of a newer format, or its parts do not fit.
     """
+    if theorem_of(directory) == VECTORS:
+        raise ArtifactError(f"{directory} holds a construction on vectors, which this command does not take")
+    return load_parts(directory, _construction, check_hashes=check_hashes)
+
+
+def theorem_of(directory: Path) -> str:
+    """The theorem that a folder says it holds. Raises ArtifactError when it holds no description."""
+    return str(_read_description(directory).get("theorem"))
+
+
+def load_parts(
+    directory: Path, make: Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], T], *, check_hashes: bool
+) -> T:
+    """What `make` makes of the description and the stored tensors of a folder; raises what `load` does."""
     data = _read_description(directory)
     try:
         weights = (directory / WEIGHTS).read_bytes()
@@ -120,13 +155,13 @@ def load(directory: Path, *, check_hashes: bool = True) -> Construction:
     if check_hashes:
         _check_hashes(directory, data, weights)
     try:
-        return _construction(data, tensors)
+        return make(data, tensors)
     except (KeyError, TypeError, ValueError, AttributeError, InputError) as error:
         reason = f"no field {error}" if isinstance(error, KeyError) else str(error)
         raise ArtifactError(f"{directory}: the parts do not fit ({reason}): build the construction again") from error
 
 
-def sizes(construction: Construction) -> dict[str, Any]:
+def sizes(construction: HasWeights) -> dict[str, Any]:
     """Layers, heads, widths and parameters, as `construct build --json` reports them."""
     weights = construction.weights
     return {
@@ -178,7 +213,8 @@ def _construction(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
     for name, size in expected_sizes.items():
         if stream[name].size != size:
             raise ValueError(f"subspace {name} has size {stream[name].size}, the tasks need {size}")
-    weights = _weights(data, tensors, layout, stream.d_model)
+    shapes = layout.vocabulary_size, layout.positions, layout.alphabet_size
+    weights = weights_of(data, tensors, shapes, stream.d_model)
     circuits = tuple(
         Circuit(**{**circuit, "reads": tuple(circuit["reads"]), "writes": tuple(circuit["writes"])})
         for circuit in data["circuits"]
@@ -188,9 +224,10 @@ def _construction(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
     )
 
 
-def _weights(
-    data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], layout: Layout, d_model: int
+def weights_of(
+    data: Mapping[str, Any], tensors: Mapping[str, np.ndarray], sizes: tuple[int, int, int], d_model: int
 ) -> TransformerWeights:
+    """The weights of stored tensors, for (rows of the embedding, positions, outputs). Raises ValueError."""
     loaded: dict[str, Any] = {}
     used = set()
     for name, entry in data["tensors"].items():
@@ -209,17 +246,18 @@ def _weights(
     weights = TransformerWeights(
         loaded["embedding.token"], loaded["embedding.position"], tuple(layers), loaded["unembedding"]
     )
-    _check_shapes(weights, layout, d_model)
+    _check_shapes(weights, sizes, d_model)
     if data["sizes"]["layers"] != len(layers):
         raise ValueError(f"sizes.layers is {data['sizes']['layers']}, the weights have {len(layers)}")
     return weights
 
 
-def _check_shapes(weights: TransformerWeights, layout: Layout, d_model: int) -> None:
+def _check_shapes(weights: TransformerWeights, sizes: tuple[int, int, int], d_model: int) -> None:
+    embedded, positions, outputs = sizes
     expected: dict[str, tuple[int, ...]] = {
-        "embedding.token": (layout.vocabulary_size, d_model),
-        "embedding.position": (layout.positions, d_model),
-        "unembedding": (d_model, layout.alphabet_size),
+        "embedding.token": (embedded, d_model),
+        "embedding.position": (positions, d_model),
+        "unembedding": (d_model, outputs),
     }
     for index, layer in enumerate(weights.layers):
         heads, _, d_qk = layer.attention.query.shape
