@@ -168,8 +168,8 @@ def _follow_head(stream: ResidualStream, layout: Layout, sharpness: float) -> He
     The bits of f(eq) and of candidates are within 2 rho, and in [-1, 1]: each score is within 4 n B rho of the above,
     each difference of two within e = 8 n B rho. If there is a match, relative to the first one the later ones weigh
     z^2 + z^4 + .. <= z^2/(1-z^2), BOS z^3 and the other T - 1 at most z^6 each; if not, relative to BOS the others
-    weigh at most T z^3: all that times exp(sharpness e). The values are the one-hot tokens, BOS and EQ have none. So the
-    output is within eta = exp(sharpness e) max(z^2/(1-z^2) + z^3 + T z^6, T z^3) of the answer's code, or of 0.
+    weigh at most T z^3: all that times exp(sharpness e). The values are the one-hot tokens, BOS and EQ have none. So
+    the output is within eta = exp(sharpness e) max(z^2/(1-z^2) + z^3 + T z^6, T z^3) of the answer's code, or of 0.
     """
     n, codes, previous = float(layout.inputs), stream["example_index"], stream["previous"]
     query, key = np.zeros((2, stream.d_model, codes.size + previous.size + 1), dtype=np.float32)

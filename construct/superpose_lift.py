@@ -7,7 +7,6 @@ logits of which only the order is known into a contract of fixed levels.
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from construct.errors import TaskError
 from construct.prompts import Layout
@@ -165,9 +164,10 @@ def _lifted_mlp(mlp: MlpWeights, wider: int) -> MlpWeights:
 
 def _resized(matrix: Sparse, shape: tuple[int, int]) -> Sparse:
     entries = matrix.tocoo()
-    return sparse_matrix(entries.data, entries.coords[0], entries.coords[1], shape)
+    rows, columns = (places.astype(np.int_) for places in entries.coords)
+    return sparse_matrix(entries.data, rows, columns, shape)
 
 
 def _dense(matrix: Array) -> Sparse:
-    places: tuple[NDArray[np.int_], ...] = np.nonzero(matrix)
-    return sparse_matrix(matrix[places], places[0], places[1], (matrix.shape[0], matrix.shape[1]))
+    where = np.nonzero(matrix)
+    return sparse_matrix(matrix[where], where[0], where[1], (matrix.shape[0], matrix.shape[1]))
