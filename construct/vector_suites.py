@@ -27,7 +27,7 @@ def orthogonal(dim: int, generator: np.random.Generator) -> Matrix:
 
 def permutation(dim: int, generator: np.random.Generator) -> Matrix:
     """A random permutation of the coordinates."""
-    return np.eye(dim)[generator.permutation(dim)]
+    return np.asarray(np.eye(dim)[generator.permutation(dim)])
 
 
 def rotation(dim: int, generator: np.random.Generator) -> Matrix:

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from construct.artifact import load
+from construct.artifact import VECTORS, load, theorem_of
 from construct.bounds import PRECISIONS, rounding_bound
 from construct.commands.progress import progress_line
 from construct.commands.table import bar, table
+from construct.commands.vector_predict import predict_vectors
 from construct.errors import InputError, PromptError
 from construct.prediction import Prediction, Predictor
 from construct.prompts import Prompt, parse_prompt
@@ -45,7 +46,13 @@ def command(
     """Answer PROMPT with the mixture of the tasks' answers, by the construction in DIRECTORY.
 
     PROMPT is a file, or - for standard input: one example a line (France->Paris), the last line the query (Peru->).
+    For a construction on vectors it is a .npz archive (inputs, answers, query) or JSON.
     """
+    if theorem_of(directory) == VECTORS:
+        if jsonl is not None or picture is not None:
+            raise InputError("--jsonl and --picture are for tokens: a construction on vectors takes one .npz or JSON")
+        predict_vectors(directory, prompt, curve=curve, dtype=dtype, device=device, dense=dense, as_json=as_json)
+        return
     if (prompt is None) == (jsonl is None):
         raise InputError("give one prompt: a file, - for standard input, or --jsonl FILE")
     if jsonl is not None and (curve or picture is not None):

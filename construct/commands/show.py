@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
-from construct.artifact import load, sizes
+from construct.artifact import VECTORS, load, sizes, theorem_of
 from construct.commands.table import table
 from construct.theorems import Circuit, Construction
+from construct.vector_artifact import load_vectors
+from construct.vector_theorem import VectorConstruction
 
 SHOWN = 12
 """Circuits of one layer and kind that are listed before the rest is only counted."""
@@ -20,7 +22,8 @@ SHOWN = 12
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(directory: Path, show_all: bool, as_json: bool) -> None:
     """Show the circuit of the construction in DIRECTORY, layer by layer."""
-    construction = load(directory)
+    vectors = theorem_of(directory) == VECTORS
+    construction = load_vectors(directory) if vectors else load(directory)
     if as_json:
         subspaces = {name: [space.start, space.stop] for name, space in construction.stream.items()}
         circuits = [asdict(circuit) for circuit in construction.circuits]
@@ -31,11 +34,16 @@ def command(directory: Path, show_all: bool, as_json: bool) -> None:
     click.echo(_text(construction, show_all=show_all))
 
 
-def _text(construction: Construction, *, show_all: bool) -> str:
+def _text(construction: Construction | VectorConstruction, *, show_all: bool) -> str:
     layout, bound = construction.layout, construction.error_bound
+    size = (
+        f"d={construction.layout.dim}"
+        if isinstance(construction, VectorConstruction)
+        else f"V={construction.layout.alphabet_size}"
+    )
     parts = [
         f"{construction.theorem} construction of {construction.task_set.name!r}: K={len(construction.task_set.tasks)}, "
-        f"V={layout.alphabet_size}, n={layout.inputs}, m={layout.examples}; sharpness {construction.sharpness:g}, "
+        f"{size}, n={layout.inputs}, m={layout.examples}; sharpness {construction.sharpness:g}, "
         + ("no error bound" if bound is None else f"error bound {bound:.2e}"),
         f"residual stream, d_model = {construction.stream.d_model}:\n"
         + table(
