@@ -14,6 +14,7 @@ there is no claim.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from construct.attention import AVERAGE_MARGIN
@@ -117,15 +118,28 @@ def choose_sharpness(task_set: TaskSet, plan: ReadPlan, layout: Layout, error: f
     Raises:
         InputError: the error wanted is not between SMALLEST_ERROR and LARGEST_ERROR.
     """
+
+    def good(sharpness: float) -> bool:
+        bound = real_bound(task_set, plan, layout, sharpness)
+        lost = read_leak(plan, layout, sharpness) * read_reach(plan)
+        return bound is not None and bound * SUMMED <= error and lost <= EXACT_READ
+
+    return least_sharpness(good, error)
+
+
+def least_sharpness(good: Callable[[float], bool], error: float) -> float:
+    """The least sharpness of `SIGNIFICANT_BITS` bits that is good for the error wanted.
+
+    Raises:
+        InputError: the error wanted is not between SMALLEST_ERROR and LARGEST_ERROR.
+    """
     if not SMALLEST_ERROR <= error <= LARGEST_ERROR:
         raise InputError(f"the error wanted is {error:g}: expected a number from {SMALLEST_ERROR} to {LARGEST_ERROR}")
     steps = 2 ** (SIGNIFICANT_BITS - 1)
     for exponent in range(2, 12):
         for significand in range(steps, 2 * steps):
             sharpness = math.ldexp(significand / steps, exponent)
-            bound = real_bound(task_set, plan, layout, sharpness)
-            lost = read_leak(plan, layout, sharpness) * read_reach(plan)
-            if bound is not None and bound * SUMMED <= error and lost <= EXACT_READ:
+            if good(sharpness):
                 return sharpness
     raise InputError(f"no sharpness reaches the error {error:g}")
 

@@ -118,17 +118,17 @@ def two_layer(
 
     weights = TransformerWeights(
         # A content token is one-hot in `token`; BOS and EQ are 0, their role is in the position.
-        token_embedding=_unit_rows(stream["token"], (layout.vocabulary_size, stream.d_model)),
-        position_embedding=_position_embedding(stream, layout, plan),
+        token_embedding=unit_rows(stream["token"], (layout.vocabulary_size, stream.d_model)),
+        position_embedding=position_embedding(stream, layout, plan.sets),
         layers=(
             LayerWeights(stack_heads(reads), evidence.weights()),
             LayerWeights(stack_heads(average), answer.weights()),
         ),
-        unembedding=_unit_rows(stream["token"], (layout.alphabet_size, stream.d_model)).T.tocsr(),
+        unembedding=unit_rows(stream["token"], (layout.alphabet_size, stream.d_model)).T.tocsr(),
     )
     circuits = (
-        *_describe(1, reads, evidence.groups),
-        *_describe(2, average, answer.groups),
+        *describe_layer(1, reads, evidence.groups),
+        *describe_layer(2, average, answer.groups),
     )
     bound = real_bound(task_set, plan, layout, chosen)
     claim = None if bound is None else bound * SUMMED
@@ -166,13 +166,13 @@ def _read_heads(stream: ResidualStream, layout: Layout, plan: ReadPlan, sharpnes
     return heads
 
 
-def _unit_rows(subspace: Subspace, shape: tuple[int, int]) -> Sparse:
+def unit_rows(subspace: Subspace, shape: tuple[int, int]) -> Sparse:
     """Row i is coordinate i of the subspace; rows beyond its size are 0."""
     rows = np.arange(subspace.size)
     return sparse_matrix(np.ones(subspace.size, dtype=np.float32), rows, subspace.start + rows, shape)
 
 
-def _position_embedding(stream: ResidualStream, layout: Layout, plan: ReadPlan) -> Sparse:
+def position_embedding(stream: ResidualStream, layout: Layout, sets: Sequence[tuple[int, ...]]) -> Sparse:
     """P: the role of each position, the code of its example, and the code and set flags of its input place."""
     n, positions = layout.inputs, np.arange(layout.positions)
     example, place = np.divmod(positions - 1, n + 2)
@@ -189,14 +189,15 @@ def _position_embedding(stream: ResidualStream, layout: Layout, plan: ReadPlan) 
         write(at, stream[f"role_{role}"], np.ones(int(at.sum()), dtype=np.float32))
     write(~bos, stream["example_index"], binary_code(layout.examples + 1)[example[~bos]])
     write(x, stream["input_index"], binary_code(n)[place[x]])
-    for members in plan.sets:
+    for members in sets:
         at = x & np.isin(place, members)
         write(at, stream[set_flag(members)], np.ones(int(at.sum()), dtype=np.float32))
     entries = np.concatenate(values), np.concatenate(rows), np.concatenate(columns)
     return sparse_matrix(*entries, (layout.positions, stream.d_model))
 
 
-def _describe(layer: int, heads: Sequence[Head], groups: Sequence[UnitGroup]) -> list[Circuit]:
+def describe_layer(layer: int, heads: Sequence[Head], groups: Sequence[UnitGroup]) -> list[Circuit]:
+    """The circuits of a layer, counted from 1."""
     return [
         *(Circuit(layer, "attention", h.name, 1, h.reads, h.writes, h.margin, h.says) for h in heads),
         *(Circuit(layer, "mlp", g.name, g.units, g.reads, g.writes, g.margin, g.says) for g in groups),
