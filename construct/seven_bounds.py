@@ -15,7 +15,7 @@ The credit forgets errors of the predicted code up to 1/4 in |.|_1: it needs 2 s
 import math
 from dataclasses import dataclass
 
-from construct.bounds import EXACT_READ, SUMMED, average_leak, least_sharpness, read_leak
+from construct.bounds import EXACT_READ, PRECISIONS, SUMMED, average_leak, least_sharpness, read_leak
 from construct.four_squares import NUMBERS, code_norm
 from construct.memory import refuse_beyond_memory
 from construct.prompts import Layout
@@ -97,6 +97,54 @@ def seven_sharpness(task_set: TaskSet, reads: SevenReads, layout: Layout, error:
         return bound is not None and bound * SUMMED <= error and lost <= EXACT_READ
 
     return least_sharpness(good, error)
+
+
+def seven_rounding_bound(
+    task_set: TaskSet, reads: SevenReads, layout: Layout, sharpness: float, precision: str
+) -> float | None:
+    """A bound on |q_hat - q|_1 of the program as executed in a format, whatever the order of summation.
+
+    Assumed, as in `construct.bounds.rounding_bound`: storage in the format (roundoff u), sums in it or in float32
+    (roundoff v), a softmax good to 4 units. In float32 and narrower formats leaks are lost in the rounding, so reads,
+    predictions and credits are exact integers where these fit the format; what rounds is the average, (m + 6) v + 2 u
+    relatively, then one number of at most 1 among integers of at most 4 (the gate) and 4 N + 2 (the superposition),
+    and the sum over tasks. A head that averages over a set whose size is no power of two is not exact: no claim.
+
+    In float64 reads are off by (2 T + 8) v of a number of at most N or U, and every later sum rounds.
+
+    Returns:
+        The bound, or None: the sharpness is too low, integers do not fit, or a set has an odd size.
+    """
+    real = seven_bound(task_set, reads, layout, sharpness)
+    form = PRECISIONS[precision]
+    u, v = form.storage, form.accumulation
+    if real is None:
+        return None
+    norm, tasks = code_norm(layout.alphabet_size), len(task_set.tasks)
+    exact = precision != "float64"
+    if exact and (
+        read_leak(reads.plan, layout, sharpness) * read_reach(task_set, reads, layout) > EXACT_READ
+        or average_leak(layout, sharpness) * layout.examples > v / 4
+        or any(len(positions) & (len(positions) - 1) for positions in reads.sets)
+    ):
+        return None
+    steps = layout.examples if exact else 2 * layout.positions
+    each = (steps + 8) * v + 2 * u + 8 * v + u + 2 * v * (4 * norm + 2) + u
+    total = 0.0
+    for task in task_set.tasks:
+        if isinstance(task, TableTask):
+            magnitude = hidden = 2.0 * norm * len(task.reads) + 1
+        else:
+            scalar = reads.sums[reads.sum_of[task.name]]
+            hidden = float(len(scalar.positions) * scalar.largest)
+            # Three hinges a row, slopes of at most 2 (sqrt(N) + 1), none with more before it than rows.
+            magnitude = 6.0 * (math.sqrt(norm) + 1) * max(1, len(scalar.rows(task))) * hidden
+        if exact and (max(hidden, 8.0 * math.sqrt(norm)) > form.largest_exact_integer or magnitude > 1 / v):
+            return None
+        total += each
+        if not exact:
+            total += (4 * norm + 2) * (2 * layout.positions + 8) * 8 * norm * (magnitude + 8) * v
+    return real * SUMMED + total + tasks * (tasks * v + u)
 
 
 def check_seven_memory(task_set: TaskSet, reads: SevenReads, layout: Layout, d_model: int) -> None:

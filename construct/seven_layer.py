@@ -20,6 +20,17 @@ from construct.transformer import AttentionWeights, LayerWeights, TransformerWei
 
 THEOREM = "seven-layer"
 
+STEPS = (
+    ("read", "every = and every y fetches the inputs of its own example"),
+    ("predict", "run every task in parallel: the code of its answer on these inputs"),
+    ("compare", "at y: how far each task's answer is from the answer given"),
+    ("credit", "at y: one bit a task, 1 if it explains the example"),
+    ("average", "at =: the average of these bits over the examples before, w_k = c_k/m'"),
+    ("gate", "at =: the weight w_k passes if task k has an answer for the query"),
+    ("superpose", "at =: add each weight to its task's answer, q = sum_k w_k u[g_k(query)]"),
+)
+"""The argument, a step a layer."""
+
 
 def seven_layer(
     task_set: TaskSet, *, examples: int, error: float = DEFAULT_ERROR, sharpness: float | None = None

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 from construct.artifact import VECTORS, load, theorem_of
-from construct.bounds import PRECISIONS, rounding_bound
+from construct.bounds import PRECISIONS
 from construct.commands.progress import progress_line
 from construct.commands.table import bar, table
 from construct.commands.vector_predict import predict_vectors
+from construct.constructions import KINDS
 from construct.errors import InputError, PromptError
 from construct.prediction import Prediction, Predictor
 from construct.prompts import Prompt, parse_prompt
-from construct.reads import plan_reads
 from construct.theorems import Construction
 
 SHOWN = 12
@@ -92,9 +92,8 @@ def command(
 
 def _warn_where_unproved(construction: Construction, dtype: str) -> None:
     """Say so on standard error where no bound holds: integers too large for the format, or too low a sharpness."""
-    plan = plan_reads(construction.task_set)
-    parts = construction.task_set, plan, construction.layout, construction.sharpness
-    proved = [name for name in PRECISIONS if rounding_bound(*parts, name) is not None]
+    kind = KINDS.get(construction.theorem)
+    proved = [name for name in PRECISIONS if kind is not None and kind.rounding(construction, name) is not None]
     if dtype not in proved:
         remedy = f"--dtype {' or '.join(proved)} has one" if proved else "build one with --error to have one"
         click.echo(f"warning: there is no error bound for this construction in {dtype}: {remedy}", err=True)

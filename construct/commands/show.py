@@ -8,6 +8,7 @@ import click
 
 from construct.artifact import VECTORS, load, sizes, theorem_of
 from construct.commands.table import table
+from construct.seven_layer import STEPS, THEOREM
 from construct.theorems import Circuit, Construction
 from construct.vector_artifact import load_vectors
 from construct.vector_theorem import VectorConstruction
@@ -54,12 +55,27 @@ def _text(construction: Construction | VectorConstruction, *, show_all: bool) ->
             header=("subspace", "coordinates"),
         ),
     ]
+    if construction.theorem == THEOREM:
+        parts.insert(1, f"the argument, one step a layer:\n{table(_steps(construction))}")
     layers = sorted({circuit.layer for circuit in construction.circuits})
     for layer in layers:
         for kind in ("attention", "mlp"):
             circuits = [circuit for circuit in construction.circuits if (circuit.layer, circuit.kind) == (layer, kind)]
+            if not circuits:
+                continue
             parts.append(_section(layer, kind, circuits, show_all=show_all))
     return "\n\n".join(parts)
+
+
+def _steps(construction: Construction | VectorConstruction) -> list[tuple[str, ...]]:
+    """Layer, step, what it takes, and what it does, of the seven-layer construction."""
+    weights = construction.weights
+    rows: list[tuple[str, ...]] = []
+    for number, (name, says) in enumerate(STEPS):
+        heads, units = weights.heads[number], weights.mlp_width[number]
+        takes = [f"{heads} head(s)"] * bool(heads) + [f"{units} unit(s)"] * bool(units)
+        rows.append((str(number + 1), name, " + ".join(takes), says))
+    return rows
 
 
 def _section(layer: int, kind: str, circuits: list[Circuit], *, show_all: bool) -> str:

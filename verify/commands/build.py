@@ -11,18 +11,27 @@ import click
 
 from construct.artifact import WEIGHTS, check_free, save, sizes
 from construct.commands.table import table
+from construct.constructions import KINDS
 from construct.errors import InputError
 from construct.suites import SUITES, build_suite
 from construct.task_file import load_task_file
 from construct.tasks import TaskSet
-from construct.theorems import DEFAULT_ERROR, Construction, two_layer
+from construct.theorems import DEFAULT_ERROR, Construction
 from verify.certify import Verdict, file_sha256, judge, write_certificate
 from verify.commands.verify import summary
 
 DEFAULT_SUITE = "retrieval"
+DEFAULT_THEOREM = "two-layer"
 
 
 @click.command()
+@click.option(
+    "--theorem",
+    type=click.Choice(list(KINDS)),
+    default=DEFAULT_THEOREM,
+    show_default=True,
+    help="Which construction: two layers, or the argument of Theorem 1 a step a layer.",
+)
 @click.option("--tasks", type=int, help="K, the number of tasks of a suite.")
 @click.option("--suite", help=f"A named suite: {', '.join(SUITES)}.  [default: {DEFAULT_SUITE}]")
 @click.option("--task-file", type=click.Path(path_type=Path), help="Tasks of your own (JSON), instead of a suite.")
@@ -37,6 +46,7 @@ DEFAULT_SUITE = "retrieval"
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Prove the bound for every prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
+    theorem: str,
     tasks: int | None,
     suite: str | None,
     task_file: Path | None,
@@ -66,7 +76,7 @@ def command(
     directory = out if out is not None else Path(f"{_folder_name(task_set.name)}-{len(task_set.tasks)}")
     check_free(directory)
     wanted = DEFAULT_ERROR if error is None else error
-    construction = two_layer(task_set, examples=examples, error=wanted, sharpness=sharpness)
+    construction = KINDS[theorem].build(task_set, examples=examples, error=wanted, sharpness=sharpness)
     built = time.perf_counter() - start
     verdict = _verdict(construction) if verify else None
     if verdict is not None and not verdict.certified:
