@@ -65,9 +65,9 @@ def weight_facts(construction: Construction, roles: Roles, credit: CreditFacts) 
         strays += share * (within @ np.abs(product) + within.sum() * lost) * INFLATION
     down, up = np.zeros((2, len(average.leak), len(at)))
     for role in ("bos", "x", "eq"):
-        share = average.shares[role][:, None]
-        down = down + share * np.maximum(-credit.low[role], 0.0)
-        up = up + share * np.maximum(credit.high[role], 0.0)
+        part = average.shares[role][:, None]
+        down = down + part * np.maximum(-credit.low[role], 0.0)
+        up = up + part * np.maximum(credit.high[role], 0.0)
     own_down, own_up = np.maximum(-credit.low["eq"], 0.0), np.maximum(credit.high["eq"], 0.0)
     astray = credit.error + strays[at]
     low = -(down + own_down + astray)
