@@ -40,6 +40,7 @@ class Affine:
         undefined: the most that base + slope * s is replaced by when a token has no value, shape [units], or None
             where every token has one.
         reach: a bound of |slope * s|, whatever the heads attend to, shape [units].
+        high: the most, whatever the heads attend to, shape [units].
     """
 
     base: Float
@@ -49,6 +50,7 @@ class Affine:
     common: bool
     undefined: Float | None
     reach: Float
+    high: Float
 
 
 def affine_arguments(
@@ -68,10 +70,11 @@ def affine_arguments(
     others = np.setdiff1d(np.arange(size), tokens)
     parts = {position: np.zeros((size, len(units))) for position in positions}
     ranges = np.zeros((heads, len(units)))
-    reach = np.zeros(len(units))
+    reach, most_of_all = np.zeros(len(units)), base + radius
     for number, table, low, high in head_parts(layer.heads, block):
         targets = layer.heads[number].targets
         ranges[number] = high - low
+        most_of_all = most_of_all + high
         reach += np.maximum(np.abs(low), np.abs(high))
         if (high == low).all():
             base = base + low
@@ -106,7 +109,7 @@ def affine_arguments(
             undefined = np.maximum(undefined, constant + best_undefined[place] + rest)
     first = ranges[:, :1]
     same = _same_tables(layer, block)
-    return Affine(base, slope, radius, ranges, same and bool((ranges == first).all()), undefined, reach)
+    return Affine(base, slope, radius, ranges, same and bool((ranges == first).all()), undefined, reach, most_of_all)
 
 
 def _same_tables(layer: Layer, block: Float) -> bool:
@@ -144,7 +147,7 @@ def sum_evidence(layer: Layer, task: SumTask, coordinate: int) -> TaskFacts:
     leak = np.array([head.largest_leak for head in layer.heads])
     shift = leak @ form.ranges + form.radius
     upper = np.maximum(form.base + form.slope * sums[0], form.base + form.slope * sums[-1]) + shift
-    error, per_head = 0.0, np.zeros(heads)
+    error, per_head, always = 0.0, np.zeros(heads), False
     violation = None
     wanted = {answer: np.array([task.rows.get(int(s)) == answer for s in sums]) for answer in set(task.rows.values())}
     for token in range(layer.roles.layout.alphabet_size):
@@ -155,6 +158,9 @@ def sum_evidence(layer: Layer, task: SumTask, coordinate: int) -> TaskFacts:
         value, deviation = _function(form, on, token_part[token], weight[:, None], sums, leak)
         wrong = np.nan_to_num(np.abs(value[:, 0] - expected) + deviation.constant, nan=np.inf, posinf=np.inf)
         per_head = np.maximum(per_head, deviation.per_head)
+        # Off its rows the evidence is 0 in spite of the leaks, unless some sum that is reached lies beside a row.
+        can_move = (deviation.per_head_each.sum(axis=(0, 2)) + deviation.constant > 0) | (wrong > 0)
+        always = always or bool((can_move & ~expected).any())
         if wrong.max() > error:
             error = float(wrong.max())
             at = int(wrong.argmax())
@@ -166,7 +172,8 @@ def sum_evidence(layer: Layer, task: SumTask, coordinate: int) -> TaskFacts:
         if not amount <= error:
             where = f"task {task.name!r}, a token without a value"
             error, violation = amount, Violation(lemma, where, "0", f"up to {amount:.3g}")
-    return TaskFacts(error * INFLATION, per_head * INFLATION, 1.0, violation, always=True)
+        always = always or not amount <= 0
+    return TaskFacts(error * INFLATION, per_head * INFLATION, 1.0, violation, always)
 
 
 def sum_answer(
@@ -201,6 +208,7 @@ def sum_answer(
     per_unit = np.broadcast_to(form.ranges[:, None, :], (heads, len(sums), len(units))).copy()
     radius = np.broadcast_to(form.radius, argument.shape).copy()
     spurious = None if form.undefined is None else form.undefined + form.radius + _rise(form, leak)
+    most = form.high
     if len(read):
         writers = code_layer.writers(read)
         inner = affine_arguments(code_layer, "eq", task, writers)
@@ -215,9 +223,10 @@ def sum_answer(
         beside = (code_layer.states["eq"].radius + strays)[read] @ np.abs(into) * INFLATION
         radius = radius + deviation.constant_each + beside
         per_unit = per_unit + deviation.per_head_each
+        largest = _largest_anywhere(inner, out @ into) + deviation.constant_each.max(axis=0)
+        most = most + largest + constant @ into + beside
         if spurious is not None:
-            most = _largest_anywhere(inner, out @ into) + deviation.constant_each.max(axis=0)
-            spurious = spurious + most + constant @ into + beside
+            spurious = spurious + largest + constant @ into + beside
     reach = weight_reach(slopes, weight_range)
     upper = argument + radius + np.tensordot(leak, per_unit, axes=1) + reach
     at, unit = np.nonzero(upper > 0)
@@ -244,7 +253,9 @@ def sum_answer(
             violation = violation or Violation(
                 lemma, f"task {task.name!r}, a token without a value", "0", f"{amount:.3g}"
             )
-    return TaskFacts(error * INFLATION, per_head, float(slope) * INFLATION, violation, always=True)
+    # Where no leak can switch a unit on without a weight, a task of weight 0 adds no more than what its weight is off.
+    always = not bool((most <= 0).all())
+    return TaskFacts(error * INFLATION, per_head, float(slope) * INFLATION, violation, always)
 
 
 @dataclass(frozen=True)
@@ -318,10 +329,15 @@ def _largest_anywhere(form: Affine, weight: Float) -> Float:
     if not len(slope) or not slope[0] or not (slope == slope[0]).all():
         return np.full(weight.shape[1], np.inf)
     # Piecewise linear: largest at a kink or at an end.
-    end = float(form.reach.max()) * INFLATION / abs(float(slope[0]))
+    end = math.ceil(float(form.reach.max()) * INFLATION / abs(float(slope[0])))
     points = np.concatenate([-form.base / slope, [-end, end]])
-    values = np.maximum(form.base + form.slope * points[:, None], 0.0) @ weight
-    return np.asarray(values.max(axis=0)) + 2.0**-40
+    arguments = form.base + form.slope * points[:, None]
+    values = np.maximum(arguments, 0.0) @ weight
+    lost = rounding_slack([np.concatenate([form.base, slope]), points], 2)
+    if (points != np.round(points)).any():
+        lost += float(np.abs(arguments).max()) * 2.0**-48
+    largest = values.max(axis=0) + lost * np.abs(weight).sum(axis=0) + rounding_slack([arguments, weight], len(slope))
+    return np.asarray(largest, dtype=np.float64)
 
 
 def code_columns(layer: Layer, tasks: Sequence[object], evidence: NDArray[np.int_]) -> NDArray[np.int_]:

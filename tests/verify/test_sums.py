@@ -96,7 +96,7 @@ def test_evidence_is_within_its_facts_on_every_example(sharpness: float, seen: l
     reads = next(lemma for lemma in proof.lemmas if lemma.name == "reads").figures
     leak = np.array([max(*one, *other) for one, other in zip(reads["leak_eq"], reads["leak_y"], strict=True)])
     (fact,) = seen
-    assert fact.always
+    assert not fact.always  # no sum that inputs reach is next to another
     for inputs in np.ndindex(3, 3):
         for answer in range(3):
             ids = built.layout.ids(Prompt((Example(inputs, answer),), (0, 0)))
@@ -104,6 +104,13 @@ def test_evidence_is_within_its_facts_on_every_example(sharpness: float, seen: l
             wanted = float(built.task_set.tasks[0].answer(inputs) == answer)
             off = abs(state[built.stream["evidence"].start] - wanted)
             assert off <= fact.error + fact.per_head @ leak + 1e-12
+
+
+@pytest.mark.parametrize(("largest", "raised"), [(1, True), (2, False)])
+def test_a_leak_raises_evidence_only_at_a_sum_beside_a_row(largest: int, raised: bool, seen: list[TaskFacts]) -> None:
+    task = SumTask("sum", (0, 1), {0: 0, 1: largest}, {0: 2})
+    prove(two_layer(TaskSet("one sum", ("a", "b", "c"), 2, Format(), (task,)), examples=1))
+    assert [fact.always for fact in seen] == [raised]
 
 
 def test_a_sum_as_built_is_exact_without_leak(seen: list[TaskFacts]) -> None:

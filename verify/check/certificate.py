@@ -55,11 +55,11 @@ def near(claimed: Any, found: Fraction, what: str, more: Number = 0) -> None:
 
 
 def find_lemmas(model: Model) -> tuple[dict[str, dict[str, Any]], int]:
-    """Check every lemma on the weights. Returns the least figures that hold, by lemma, and how many sums have units."""
+    """Check every lemma. Returns the least figures that hold, by lemma, and how many sums a leak can raise from 0."""
     model.check_form()
     average = model.average_leaks()
     losses: list[list[list[Fraction]]] = [[], []]
-    sums, slopes = 0, []
+    raised, slopes = 0, []
     for layer, role in ((0, "y"), (1, "eq")):
         of: dict[int, list[Any]] = {at: [] for at in model.evidence}
         for unit in model.units[layer]:
@@ -68,9 +68,11 @@ def find_lemmas(model: Model) -> tuple[dict[str, dict[str, Any]], int]:
         for task, units in zip(model.tasks, of.values(), strict=True):
             if task.values is None:
                 loss = table_losses(model, task, units, role)
+            elif layer == 0:
+                loss, more = sum_evidence(model, task, units)
+                raised += more
             else:
-                loss = (sum_evidence, sum_answer)[layer](model, task, units)
-            sums += task.values is not None and bool(units) and layer == 0
+                loss = sum_answer(model, task, units)
             # Where no inputs reach a sum of a row, the units of a sum are never on.
             off = bool(units) and task.values is not None and task.sums.isdisjoint(s for (s, *_) in task.rows)
             slopes.append(Fraction(not off))
@@ -83,7 +85,7 @@ def find_lemmas(model: Model) -> tuple[dict[str, dict[str, Any]], int]:
         "answer": {"error": nothing, "per_head": losses[1], "slope": slopes[len(nothing) :]},
         "superposition": {"bounds": nothing, "together": most_consistent(model.tasks), "rest": Fraction(0)},
     }
-    return figures, sums
+    return figures, raised
 
 
 def find_sizes(model: Model, claimed_prompts: object) -> dict[str, Any]:
@@ -139,7 +141,7 @@ def check(certificate: Path, directory: Path, say: Callable[[str], object]) -> N
     model = read_model(described, content)
     say(f"model: {len(model.heads)} read heads, what they attend to and write; {sum(map(len, model.units))} units")
 
-    lemmas, sums = find_lemmas(model)
+    lemmas, raised = find_lemmas(model)
     found = dict.fromkeys(("claim", "arithmetic"), TEXT) | {
         "format": "task-superposition certificate",
         "format_version": 1,
@@ -162,7 +164,7 @@ def check(certificate: Path, directory: Path, say: Callable[[str], object]) -> N
     say(f"lemmas: every unit of {len(model.tasks)} tasks against their rows; nothing else is written anywhere")
 
     figures = {lemma["name"]: lemma["figures"] for lemma in claimed["lemmas"]}
-    real = add_up(figures, sums)
+    real = add_up(figures, raised)
     require(len(stated) == len(real), "there is not one bound for each number of examples")
     for shown, bound in enumerate(real):
         near(stated[shown], bound, f"the bound after {shown} examples")

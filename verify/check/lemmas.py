@@ -86,11 +86,12 @@ def linear(model: Model, task: Task, heads: Mapping[int, Part], slope: int) -> L
     return Linear(sum(map(sum, offsets)), ranges, rise, sum(map(max, parts.values())) - min(lost) if lost else None)
 
 
-def sum_evidence(model: Model, task: Task, units: Sequence[Unit]) -> Row:
+def sum_evidence(model: Model, task: Task, units: Sequence[Unit]) -> tuple[Row, bool]:
     """A sum's units at y: for each answer, together, a hat of height 1 and half-width 1 around each row's sum.
 
     All read the sum alike, so that a leak shifts it alike for all; then a hat's slope says what it costs. Without the
-    answer, and where a token has no value, every unit is off.
+    answer, and where a token has no value, every unit is off. Returns also whether a leak can raise the evidence from
+    0: whether some sum that is reached lies beside a row.
     """
     bends: dict[int, Counter[Number]] = defaultdict(Counter)
     form = linear(model, task, units[0].heads if units else {}, int(bool(units)))
@@ -101,7 +102,7 @@ def sum_evidence(model: Model, task: Task, units: Sequence[Unit]) -> Row:
         most = unit.fixed["y"] + part
         require(form.undefined is None or most + form.undefined + form.rise <= 0, "a unit is on without a sum")
         bends[answer][-(most + form.base)] += out
-    cost, inside = 0, range(min(task.sums), max(task.sums) + 1)
+    cost, raised, inside = 0, False, range(min(task.sums), max(task.sums) + 1)
     for answer in bends.keys() | task.rows.values():
         rows, hats = {s for (s,), other in task.rows.items() if other == answer and s in inside}, Counter[Number]()
         for s in rows:
@@ -109,9 +110,9 @@ def sum_evidence(model: Model, task: Task, units: Sequence[Unit]) -> Row:
         bent, wanted = ({s: bend for s, bend in each.items() if bend} for each in (bends[answer], hats))
         require(bent == wanted, "the evidence of a sum is not that of its rows")
         # From a sum that is reached, the leaks lead no farther than to its neighbours.
-        steps = ((s, s + d) for s in task.sums for d in (-1, 1))
-        cost = max([cost, *((a in rows) != (b in rows) for a, b in steps)])
-    return {h: part * cost for h, part in form.ranges.items()}
+        steps = [s for s in task.sums for d in (-1, 1) if (s in rows) != (s + d in rows)]
+        cost, raised = max(cost, bool(steps)), raised or not rows.issuperset(steps)
+    return {h: part * cost for h, part in form.ranges.items()}, raised and any(form.ranges.values())
 
 
 def sum_codes(model: Model, task: Task, bits: Sequence[int]) -> tuple[dict[int, list[Number]], Linear]:
@@ -165,6 +166,9 @@ def sum_answer(model: Model, task: Task, units: Sequence[Unit]) -> Row:
         direct, wanted, (answer,) = forms[alike], [unit.column.get(c, 0) for c in bits], unit.out
         require(all(abs(bit) == 1 for bit in wanted), "a unit matches no code")
         most, s = unit.fixed["eq"] + len(bits), by_code.get(tuple(wanted))
+        require(
+            most + sum(part.high for part in unit.heads.values()) <= 0, "a unit of an answer is on without a weight"
+        )
         off = direct.undefined is None or most + direct.undefined + direct.rise + 1 <= 0
         require(off, "a unit of an answer is on without a sum")
         alone = len(task.sums) == 1 or 1 + direct.rise + step * form.rise <= 2
@@ -180,12 +184,12 @@ def sum_answer(model: Model, task: Task, units: Sequence[Unit]) -> Row:
     return losses
 
 
-def add_up(figures: Mapping[str, Any], sums: int) -> list[Fraction]:
+def add_up(figures: Mapping[str, Any], raised: int) -> list[Fraction]:
     """The bounds by m', from the figures: what leaks cost the evidence (on the average), the average, the answers.
 
-    At one example only the evidence of at most `together` tables can be off, and that of all `sums`; after m' examples
-    at most m' times as many tasks have a weight, or are such sums. So that many of the losses add up at most, and the
-    largest are taken.
+    At one example only the evidence of at most `together` tasks can be off, and that of the `raised` sums, whose
+    evidence a leak can raise from 0; after m' examples at most m' times `together` tasks have a weight. So that many of
+    the losses add up at most, and the largest are taken. A task of weight 0 adds no more than its weight is off.
     """
 
     def largest(lemma: str, role: str, at: int, count: int) -> Fraction:
@@ -200,12 +204,12 @@ def add_up(figures: Mapping[str, Any], sums: int) -> list[Fraction]:
         len(figures["evidence"]["error"]),
     )
     losses = {lemma: figures[lemma]["per_head"] for lemma in ("evidence", "answer")}
-    at_once, slope = min(tasks, together + sums), max(figures["answer"]["slope"])
+    at_once, slope = min(tasks, together + raised), max(figures["answer"]["slope"])
     before, bounds = Fraction(0), [Fraction(0)]
     for shown in range(1, len(average)):
         before += largest("evidence", "leak_y", shown - 1, at_once)
         weights = before / shown + average[shown] * at_once
-        bounds.append(slope * weights + largest("answer", "leak_eq", shown, shown * together + sums))
+        bounds.append(slope * weights + largest("answer", "leak_eq", shown, shown * together))
     return bounds
 
 
