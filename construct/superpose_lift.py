@@ -34,8 +34,9 @@ def in_context(single: TransformerWeights, layout: Layout, *, locality: float | 
     layer and prompt. Up to that leak, at the x and EQ of every example, `single` computes what it computes alone: at
     BOS it sees BOS alone as before, and y comes after its example's EQ, so only other examples could see it.
 
-    C is bounded per layer by sum_d |q_d| |k_d| over bounds of the stream (`magnitudes`): rough, but the leak falls
-    exponentially with s. `verify.superposition_contract` finds the leak, and what it does, on the weights.
+    C is bounded per layer by sum_d |q_d| |k_d| over bounds of the stream (`magnitudes`): enough for one layer, rough
+    for more, where a `locality` by hand is smaller. Nothing is taken on trust: `verify.superposition_contract` finds
+    the leak, and what it does, on the weights, from the states that occur.
 
     Args:
         single: the transformer of one example; positions after the first n + 2 are not used.
@@ -54,7 +55,10 @@ def in_context(single: TransformerWeights, layout: Layout, *, locality: float | 
     if locality is None:
         locality = math.ceil(_largest_score(single) + math.log(layout.positions / LOST) / 2)
     if locality * code_length(layout.examples + 1) > 2.0**20:
-        raise TaskError(f"the scores of the transformer may be as large as {locality:g}: train it with smaller weights")
+        raise TaskError(
+            f"the locality is {locality:g}, too large for scores in float32: give a smaller one by hand and have the "
+            "contract proved, or train the transformer with smaller weights"
+        )
     d_model, bits = single.d_model, code_length(layout.examples + 1)
     wider = d_model + bits + 2
     return TransformerWeights(

@@ -2,9 +2,9 @@
 
 For the example of index i, whatever stands in the others, the stream at BOS and at the example's own positions is
 followed in ball arithmetic for every choice of the inputs that the task reads; what it does not read is a box over
-all tokens. Positions of other examples enter as boxes over all tokens and contexts (`contexts`). A head's attention to
-them is bounded by their scores: if it is a small leak the contract follows with the leak in the radius; if it is not
-the radius is large and no contract follows. So locality is not assumed: it is part of what is found.
+all tokens. Positions of the examples before enter as boxes over all that they can hold (`Outside`). A head's
+attention to them is bounded by their scores: if it is a small leak the contract follows with the leak in the radius; if
+it is not the radius is large and no contract follows. So locality is not assumed: it is part of what is found.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,8 @@ from construct.errors import TooLargeError
 from construct.prompts import Layout
 from construct.superpose_component import InExampleTask, reads_of
 from construct.tasks import SumTask
-from construct.transformer import AttentionWeights, LayerWeights, TransformerWeights
+from construct.transformer import AttentionWeights, TransformerWeights
 from verify.boxes import Box
-from verify.exact import Float
 from verify.superposition_balls import (
     UNDERFLOW,
     UNIT,
@@ -33,8 +32,8 @@ from verify.superposition_balls import (
     hull_so_far,
     image,
     plus,
-    rectified,
 )
+from verify.superposition_outside import Followed, Outside, after_mlp
 
 LIMIT = 2**16
 """The most inputs of a task that are run through."""
@@ -81,64 +80,29 @@ def prove_contract(
             f"task {task.name!r} reads {len(reads)} inputs, {count:.3g} cases, and the limit is {limit:,}: raise the "
             "limit, or assume its contract"
         )
+    batches = [(rows, _answers(task, rows)) for rows in _batches(task, layout)]
+    low, high, gap, leak = -np.inf, np.inf, np.inf, 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        outside = contexts(weights, layout)
-        low, high, gap, leak = -np.inf, np.inf, np.inf, 0.0
-        for rows in _batches(task, layout):
-            answers = np.array([-1 if (a := task.answer(row)) is None else a for row in rows.tolist()])
-            for example in range(layout.examples + 1):
-                output, lost = _output(weights, layout, example, rows, reads, outside)
-                below, above = ends(output)
+        outside = Outside(weights, layout)
+        for example in range(layout.examples + 1):
+            followed = Followed(layout, reads)
+            for rows, answers in batches:
+                streams, lost = _streams(weights, layout, example, rows, reads, outside)
+                followed.add(rows, streams)
+                final = Box(streams[-1].centre[:, -1], streams[-1].radius[:, -1])
+                below, above = ends(image(final, weights.unembedding.astype(np.float64)))
                 right = np.arange(layout.alphabet_size) == answers[:, None]
                 wrong = np.where(right, -np.inf, np.where(np.isnan(above), np.inf, above)).max(axis=1)
                 correct = np.where(right, np.where(np.isnan(below), -np.inf, below), np.inf).min(axis=1)
                 low, high = max(low, float(wrong.max())), min(high, float(correct.min()))
                 gap, leak = min(gap, float((correct - wrong).min())), max(leak, lost)
+            outside.follow(example, followed)
     return ContractFacts(low, high, gap * (1 - 2 * UNIT) if gap > 0 else gap, leak, count)
 
 
-def contexts(weights: TransformerWeights, layout: Layout) -> list[Box]:
-    """The stream before each layer and after the last, by position and the token there, over all contexts: [T, V, d].
-
-    Attention writes a convex combination of the values at this position and before. At BOS and EQ the tokens are all
-    the same.
-    """
-    stream = embedded(weights, layout)
-    boxes = [stream]
-    for layer in weights.layers:
-        written = stream
-        for value, output in _value_heads(layer.attention):
-            fetched = image(hull_so_far(hull(image(stream, value), axis=1)), output)
-            written = plus(written, Box(fetched.centre[:, None], fetched.radius[:, None]))
-        stream = _after_mlp(layer, written)
-        boxes.append(stream)
-    return boxes
-
-
-def embedded(weights: TransformerWeights, layout: Layout) -> Box:
-    """E + P, by position and the token there: shape [T, V, d]."""
-    place = (np.arange(layout.positions) - 1) % (layout.inputs + 2)
-    tokens = np.tile(np.arange(layout.alphabet_size), (layout.positions, 1))
-    tokens[0], tokens[1:][place[1:] == layout.inputs] = layout.bos, layout.eq
-    own = weights.position_embedding[: layout.positions].astype(np.float64).toarray()
-    return plus(_point(weights.token_embedding.astype(np.float64).toarray()[tokens]), _point(own[:, None]))
-
-
-def _point(values: Float) -> Box:
-    return Box(values, np.zeros_like(values))
-
-
-def _value_heads(attention: AttentionWeights) -> Iterator[tuple[Float, Float]]:
-    """Wv and Wo of each head, in float64."""
-    for value, output in zip(attention.value, attention.output, strict=True):
-        yield value.astype(np.float64), output.astype(np.float64)
-
-
-def _after_mlp(layer: LayerWeights, stream: Box) -> Box:
-    mlp = layer.mlp
-    bias_in, bias_out = (_point(bias.astype(np.float64)) for bias in (mlp.bias_in, mlp.bias_out))
-    hidden = rectified(plus(image(stream, mlp.w_in.astype(np.float64)), bias_in))
-    return plus(stream, plus(image(hidden, mlp.w_out.astype(np.float64)), bias_out))
+def _answers(task: InExampleTask | SumTask, rows: NDArray[np.int_]) -> NDArray[np.int_]:
+    """The answer to each row, -1 for none."""
+    return np.array([-1 if (answer := task.answer(row)) is None else answer for row in rows.tolist()])
 
 
 def _batches(task: InExampleTask | SumTask, layout: Layout) -> Iterator[NDArray[np.int_]]:
@@ -152,35 +116,33 @@ def _batches(task: InExampleTask | SumTask, layout: Layout) -> Iterator[NDArray[
         yield rows
 
 
-def _output(
+def _streams(
     weights: TransformerWeights,
     layout: Layout,
     example: int,
     rows: NDArray[np.int_],
     reads: Sequence[int],
-    outside: Sequence[Box],
-) -> tuple[Box, float]:
-    """The output at the EQ of an example, shape [batch, V], and the largest leak."""
+    outside: Outside,
+) -> tuple[list[Box], float]:
+    """BOS and an example's own positions, before each layer and after the last: [batch, n + 2, d]; the largest leak."""
     start = layout.input_position(example, 0)
     own = np.array([0, *range(start, start + layout.inputs + 1)])
-    # BOS, the inputs and EQ: a batch of one-example streams, unread inputs as boxes.
-    embedded = Box(outside[0].centre[own], outside[0].radius[own])
-    anything = hull(embedded, axis=1)
+    first = Box(outside.boxes[0].centre[own], outside.boxes[0].radius[own])
+    anything = hull(first, axis=1)
     stream = Box(*(np.tile(part, (len(rows), 1, 1)) for part in (anything.centre, anything.radius)))
     for place in reads:
         token = rows[:, place]
-        stream.centre[:, 1 + place] = embedded.centre[1 + place, token]
-        stream.radius[:, 1 + place] = embedded.radius[1 + place, token]
-    leak = 0.0
-    for layer, context in zip(weights.layers, outside, strict=False):
-        others = Box(*(part[1:start].reshape(-1, weights.d_model) for part in (context.centre, context.radius)))
+        stream.centre[:, 1 + place] = first.centre[1 + place, token]
+        stream.radius[:, 1 + place] = first.radius[1 + place, token]
+    leak, streams = 0.0, [stream]
+    for layer, others in zip(weights.layers, outside.others(example), strict=False):
         written = stream
         for head in range(layer.attention.query.shape[0]):
             out, lost = _head(layer.attention, head, stream, others, start - 1)
             written, leak = plus(written, out), max(leak, lost)
-        stream = _after_mlp(layer, written)
-    final = Box(stream.centre[:, -1], stream.radius[:, -1])
-    return image(final, weights.unembedding.astype(np.float64)), leak
+        stream = after_mlp(layer, written)
+        streams.append(stream)
+    return streams, leak
 
 
 def _head(attention: AttentionWeights, head: int, stream: Box, others: Box, count: int) -> tuple[Box, float]:

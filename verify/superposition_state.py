@@ -12,7 +12,7 @@ from verify.boxes import Box, Roles
 from verify.exact import INFLATION, Float, common_slack
 from verify.superposition_balls import hull, image, plus, rectified
 from verify.superposition_blocks import Block
-from verify.superposition_contract import contexts, embedded
+from verify.superposition_outside import contexts, embedded
 
 ROLES = ("bos", "x", "eq", "y")
 

@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 from construct.errors import TooLargeError
 from construct.induction import InductionTask, induction_component, induction_error
 from construct.prompts import Example, Layout, Prompt
+from construct.superpose import superpose
 from construct.superpose_component import Component
 from construct.superpose_lift import LOST, in_context, sharpen
 from construct.superpose_tables import table_component
 from construct.tasks import TableTask
 from construct.transformer import LayerWeights, TransformerWeights, forward
 from tests.construct.strategies import table_tasks
-from tests.construct.superposed import FunctionTask, mixed_digits, trained_network
+from tests.construct.superposed import FunctionTask, deep_trained_network, median, mixed_digits, trained_network
+from verify.superposition import prove_superposition
 from verify.superposition_balls import ends
-from verify.superposition_contract import contexts, prove_contract
+from verify.superposition_contract import prove_contract
+from verify.superposition_outside import contexts
 
 LAYOUT = Layout(5, 3, 4)
 TRAINED = FunctionTask("trained", (0, 1, 2), mixed_digits)
@@ -135,6 +138,36 @@ def test_sharpening_by_the_proved_gap_gives_levels_0_and_1() -> None:
     facts = prove_contract(sharpen(lifted, gap), TRAINED, LAYOUT)
     assert facts.low <= 1e-9
     assert facts.high >= 1 - 1e-9
+
+
+def test_two_trained_layers_are_proved_local_from_the_states_that_occur() -> None:
+    task = FunctionTask("median", (0, 1, 2), median)
+    lifted = in_context(deep_trained_network(), LAYOUT, locality=512.0)
+    facts = prove_contract(lifted, task, LAYOUT)
+    assert facts.leak < 1e-12
+    assert facts.low < facts.high
+    low, high = levels(Component(task, lifted), LAYOUT)
+    assert low <= facts.low
+    assert facts.high <= high
+    parts = [Component(task, lifted, facts.low, facts.high), induction_component(LAYOUT)]
+    proof = prove_superposition(superpose(parts, LAYOUT).construction(alphabet="abcde"))
+    assert proof.real is not None
+    assert proof.real < 1e-6
+    deaf = in_context(deep_trained_network(), LAYOUT, locality=8.0)
+    assert prove_contract(deaf, task, LAYOUT).high < 0  # too little: no contract follows
+
+
+def test_logits_of_two_trained_layers_that_no_threshold_parts_are_sharpened_by_their_proved_gap() -> None:
+    task = FunctionTask("median", (0, 1, 2), median)
+    lifted = in_context(deep_trained_network("entropy"), LAYOUT, locality=2048.0)
+    facts = prove_contract(lifted, task, LAYOUT)
+    assert facts.high < facts.low
+    assert facts.gap > 1
+    sharp = prove_contract(sharpen(lifted, facts.gap), task, LAYOUT)
+    # The contract that `Component` states. Ball arithmetic cannot cancel the two units of a step, so the proved levels
+    # are a little off the 0 and 1 that they are.
+    assert sharp.low <= 0.25
+    assert sharp.high >= 0.75
 
 
 def test_contexts_hold_the_stream_of_random_prompts() -> None:
