@@ -8,6 +8,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -19,10 +20,14 @@ from construct.artifact import CERTIFICATE, WEIGHTS, load, sizes, write_file
 from construct.errors import ArtifactError, InputError
 from construct.theorems import Construction
 from verify.certificate import Proof
+from verify.superposition import superposition_proof
 from verify.theorem import prove
 
 FORMAT = "task-superposition certificate"
 FORMAT_VERSION = 1
+PROVERS: Mapping[str, Callable[[Construction], Proof]] = {"superpose": superposition_proof}
+"""The theorems with a prover of their own; which is asked decides how a proof is sought, not whether one is found."""
+
 ARITHMETIC = (
     "sums of stored floats exact in float64 on a common dyadic grid, a slack where the grid is too fine; exp by "
     "interval enclosures (mpmath.iv), rounded up; sums of bounds inflated by 1 + 2^-40"
@@ -129,7 +134,7 @@ def judge(construction: Construction, weights_sha256: str, eps: float | None = N
         if ((values != 0) & (np.abs(values) < np.finfo(np.float32).tiny)).any():
             raise ArtifactError(f"{name} holds a denormal number, which some devices read as 0: build it again")
     start = time.perf_counter()
-    proof = prove(construction)
+    proof = PROVERS.get(construction.theorem, prove)(construction)
     certified = proof.real is not None and proof.real <= claim
     return Verdict(certified, claim, proof, weights_sha256, construction, time.perf_counter() - start)
 

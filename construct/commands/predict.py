@@ -96,6 +96,7 @@ def _warn_where_unproved(construction: Construction, dtype: str) -> None:
     proved = [name for name in PRECISIONS if kind is not None and kind.rounding(construction, name) is not None]
     if dtype not in proved:
         remedy = f"--dtype {' or '.join(proved)} has one" if proved else "build one with --error to have one"
+        remedy = remedy if kind is not None else "what is proved of it holds in real arithmetic"
         click.echo(f"warning: there is no error bound for this construction in {dtype}: {remedy}", err=True)
 
 

@@ -187,6 +187,7 @@ def test_a_superposition_is_saved_shown_and_run_like_any_construction(
     data = json.loads(ran.out)
     assert data["evidence"]["induction"] == pytest.approx(0.5)
     assert max(data["distribution"], key=data["distribution"].get) == "e"
+    assert "no error bound for this construction in float32: what is proved of it holds in real arithmetic" in ran.err
     shown = construct("show", tmp_path / "mixed")
     assert "component[trained]" in shown.out
     assert "fetch" in shown.out

@@ -1,5 +1,6 @@
 """The proof for superpositions: certified as built, the bound holds for every prompt, and wrong weights are refused."""
 
+import json
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,6 +16,7 @@ from construct.superpose import superpose
 from construct.superpose_tables import table_component
 from construct.tasks import TableTask
 from construct.theorems import Construction, two_layer
+from tests.construct.conftest import Command
 from tests.construct.superposed import allowance, four_components
 from tests.verify.conftest import edited, tables
 from verify.exhaustive import exhaust
@@ -79,6 +81,24 @@ def test_with_a_low_sharpness_the_bound_is_near_the_truth() -> None:
 def test_a_loaded_artifact_is_certified_as_well(small: Construction, tmp_path: Path) -> None:
     save(small, tmp_path / "small")
     assert prove_superposition(load(tmp_path / "small")).real == prove_superposition(small).real
+
+
+def test_the_command_certifies_a_folder_in_real_arithmetic_and_refuses_altered_weights(
+    construct: Command, small: Construction, tmp_path: Path
+) -> None:
+    save(small, tmp_path / "small")
+    ran = construct("verify", tmp_path / "small", "--exhaustive", "--json")
+    assert ran.status == 0, ran
+    certificate = json.loads((tmp_path / "small" / "certificate.json").read_text())
+    assert certificate["theorem"] == "superpose"
+    assert certificate["error_bound"]["real"] == prove_superposition(small).real
+    assert certificate["error_bound"]["float32"] is None
+    assert "real arithmetic" in certificate["refusals"]["float32"]
+    weight = small.stream["evidence"].start
+    save(edited(small, {"layers.3.mlp.w_in": {(weight, 0): 2.0}}), tmp_path / "altered")
+    ran = construct("verify", tmp_path / "altered")
+    assert ran.status == 1, ran
+    assert "REFUTED" in ran.out
 
 
 def test_an_assumed_contract_is_not_proved_and_is_named(small: Construction) -> None:
