@@ -1,0 +1,204 @@
+"""Lemmas 3 and 4: at every EQ the share of BOS beside c examples, and the logarithm of c; at every y the agreement."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from verify.boxes import Box
+from verify.certificate import Violation
+from verify.exact import INFLATION, Float, exp_upper
+from verify.vector_compare import Excess
+from verify.vector_machine import ABSENT, SLACK, project, reach
+from verify.vector_scores import halves
+from verify.vector_state import States, hidden
+
+
+@dataclass(frozen=True)
+class Count:
+    """What was proved of one task's count, at every EQ of every prompt.
+
+    Args:
+        share: the box of s_k at the EQ where c examples follow the task, c = 0 to m, shape [m + 1].
+        logarithm: the box of L_k, likewise.
+        agree: the box of a_k at the y of an example that follows the task, shape [].
+        disagree: the same for one that does not.
+    """
+
+    share: Box
+    logarithm: Box
+    agree: Box
+    disagree: Box
+
+
+def counts(
+    after_first: States, after_second_attention: States, excesses: list[Excess]
+) -> tuple[list[Count], list[Violation]]:
+    """Lemmas 3 and 4 for every task."""
+    construction = after_first.construction
+    found, violations = [], []
+    for index, task in enumerate(construction.task_set.tasks):
+        share, reason = _share(after_first, index, excesses[index])
+        if reason:
+            where = f"layer 2, attention, task {task.name!r}"
+            violations.append(Violation("tally", where, "BOS beside the examples that follow the task", reason))
+        logarithm = _logarithm(after_second_attention, index, share)
+        agree, disagree = (_agreement(after_second_attention, index, excesses[index], follows=f) for f in (True, False))
+        if agree.centre - agree.radius < 0.5 or disagree.centre + disagree.radius > 0.5:
+            where = f"layer 2, mlp, task {task.name!r}"
+            got = f"{agree.centre:.3g} and {disagree.centre:.3g}"
+            violations.append(Violation("agreement", where, "1 where an example follows, 0 where not", got))
+        found.append(Count(share, logarithm, agree, disagree))
+    return found, violations
+
+
+def _share(states: States, index: int, excess: Excess) -> tuple[Box, str]:
+    """Lemma 3: s_k from the scores of the roles, relative to BOS.
+
+    The excess of examples is the one coordinate that the boxes are too coarse for: it is `excess` where an example
+    follows the task; where it does not, its weight is that of the least excess, provided that more excess scores less.
+    """
+    construction = states.construction
+    layout, attention = construction.layout, construction.weights.layers[1].attention
+    at, to = construction.stream["excess"].start + index, construction.stream["share"].start + index
+    values = [
+        {role: _value(states, head, role, to) for role in ("bos", "x", "eq", "y")}
+        for head in range(len(attention.query))
+    ]
+    head = int(np.argmax([abs(value["bos"].centre) for value in values]))
+    query, key = halves(attention, head)
+    asked = project(states.machine, states.box("eq"), query, states.grid)
+    boxes = {role: states.box(role) for role in ("bos", "x", "eq")}
+    boxes["follows"] = _with(states.box("y"), at, excess.low, excess.high)
+    boxes["not"] = _with(states.box("y"), at, excess.least, excess.least)
+    scores = {}
+    for name, box in boxes.items():
+        scores[name] = _score(states, asked, project(states.machine, box, key, states.grid))
+    slope = asked.centre @ key[at] + asked.radius @ np.abs(key[at])
+    m = layout.examples
+    nothing = Box(np.full(m + 1, 0.5), np.full(m + 1, 0.5))
+    if slope > 0:
+        return nothing, "a larger excess gives more attention"
+    sink = scores["bos"]
+    above = {name: float(box.centre + box.radius - (sink.centre - sink.radius)) for name, box in scores.items()}
+    below = float(scores["follows"].centre - scores["follows"].radius - (sink.centre + sink.radius))
+    if max(above.values()) > 50 or below < -50:
+        return nothing, f"scores differ from that of BOS by {max(above.values()):.3g} and {below:.3g}"
+    weigh = {name: float(exp_upper(np.array([value]))[0]) for name, value in above.items()}
+    far = states.machine.far
+    extra = far * (m * weigh["not"] + (m + 1) * layout.inputs * weigh["x"] + (m + 1) * weigh["eq"]) * INFLATION
+    c = np.arange(m + 1.0)
+    # Rounding: two exponentials near 0, their sum (every partial sum is at most the whole), and the division.
+    unit = states.machine.unit
+    relative = (
+        2 * states.machine.exponential(1.0) * (abs(above["follows"]) + abs(below) > 0) + 2 * unit
+    ) + c * unit * ((abs(above["follows"]) + abs(below) > 0) + 0.0)
+    most = 1 / (1 + c * np.exp(below)) * (1 + relative) * INFLATION
+    least = 1 / (1 + c * weigh["follows"] + 2 * extra) * (1 - relative) / INFLATION
+    others = [values[number] for number in range(len(values)) if number != head]
+    prior = float(reach(states.box("eq"))[to]) + sum(_size(value) for value in others)
+    own = values[head]
+    bos = own["bos"]
+    high = most * (bos.centre + bos.radius) + (1 - np.minimum(least, 1.0)) * max(_top(own[r]) for r in ("x", "eq", "y"))
+    low = least * (bos.centre - bos.radius) - (1 - np.minimum(least, 1.0)) * max(_top(own[r]) for r in ("x", "eq", "y"))
+    if bos.centre - bos.radius < 0:
+        return nothing, f"BOS has the value {bos.centre:.3g}"
+    high, low = high * (1 + 4 * unit) + prior, low * (1 - 4 * unit) - prior
+    return Box((high + low) / 2, (high - low) / 2 * INFLATION + SLACK), ""
+
+
+def _score(states: States, asked: Box, held: Box) -> Box:
+    """The score of one box of queries with one box of keys."""
+    sizes = reach(held)
+    radius = np.abs(asked.centre) @ held.radius + asked.radius @ sizes
+    most = float(reach(asked) @ sizes)
+    terms = int(((reach(asked) > 0) & (sizes > 0)).sum())
+    radius = radius * INFLATION + (terms + 2) * (SLACK + states.machine.unit) * most * (terms > 0)
+    return Box(np.asarray(asked.centre @ held.centre), np.asarray(radius))
+
+
+def _logarithm(states: States, index: int, share: Box) -> Box:
+    """Lemma 4 at EQ: L_k as a function of the share, the units as they are, and what else goes into them as a rest."""
+    construction = states.construction
+    mlp, stream = construction.weights.layers[1].mlp, construction.stream
+    at, to = stream["share"].start + index, stream["log_count"].start + index
+    column = mlp.w_out.astype(np.float64)[:, [to]].tocoo()
+    writers, out = column.coords[0].astype(np.int_), column.data
+    w_in = mlp.w_in.astype(np.float64).tocsc()
+    box = states.box("eq")
+    fixed = _with(box, at, 0.0, 0.0)
+    part = w_in[:, writers]
+    weight = abs(part)
+    constant = fixed.centre @ part + mlp.bias_in[writers]
+    size = reach(fixed) @ weight + np.abs(mlp.bias_in[writers])
+    slope = np.asarray(w_in[[at]][:, writers].toarray()).ravel()
+    rest = fixed.radius @ weight + 8 * SLACK * (size + np.abs(slope))
+    shares = 1.0 / (1.0 + np.arange(construction.layout.examples + 1.0))
+    apart = np.abs(share.centre - shares) + share.radius
+    middle = np.maximum(shares[:, None] * slope + constant, 0.0)
+    upper = np.maximum(shares[:, None] * slope + constant + apart[:, None] * np.abs(slope) + rest, 0.0)
+    active = (upper > 0).astype(np.float64)
+    centre = middle @ out
+    radius = apart * (active @ np.abs(out * slope)) + active @ (np.abs(out) * rest)
+    radius = radius + SLACK * (len(writers) + 4) * (upper @ np.abs(out))
+    if states.machine.unit:
+        # A unit sums the share and its bias, and whatever else is not 0 there; then the active units are added up.
+        live = (reach(fixed) > 0).astype(np.float64)
+        pattern = weight.copy()
+        pattern.data = np.ones_like(pattern.data)
+        terms = live @ pattern + 1
+        each = (terms + 1) * (size + shares[:, None] * np.abs(slope)) * states.machine.unit
+        each = np.where((np.abs(slope) == 1) & (terms == 1), states.machine.unit * upper, each)
+        radius = radius + (active * each) @ np.abs(out)
+        radius = radius + (active.sum(axis=1) + 1) * states.machine.unit * (upper @ np.abs(out))
+    prior = box.centre[to] + mlp.bias_out[to]
+    stored = states.machine.unit * (np.abs(prior) + box.radius[to]) * 2
+    return Box(centre + prior, (radius + box.radius[to] + stored) * INFLATION)
+
+
+def _agreement(states: States, index: int, excess: Excess, *, follows: bool) -> Box:
+    """Lemma 4 at y: a_k where an example follows the task, or where it does not, however large its excess."""
+    construction = states.construction
+    mlp, stream = construction.weights.layers[1].mlp, construction.stream
+    at, to = stream["excess"].start + index, stream["agreement"].start + index
+    column = mlp.w_out.astype(np.float64)[:, [to]].tocoo()
+    writers, out = column.coords[0].astype(np.int_), column.data
+    whole = states.box("y")
+    largest = float(reach(whole)[at])
+    bounds = (excess.low, excess.high) if follows else (excess.least, max(largest, excess.least))
+    added = _with(states.added["y"], at, *bounds)
+    units = hidden(replace(states, added={**states.added, "y": added}), mlp, "y")
+    low, high = np.maximum(units.low[writers], 0.0), np.maximum(units.high[writers], 0.0)
+    lost = (len(writers) + 1) * states.machine.unit * (np.count_nonzero(high) > 1 or not (np.abs(out) == 1).all())
+    positive, negative = np.maximum(out, 0.0), np.maximum(-out, 0.0)
+    prior = states.added["y"]
+    base, spread = float(prior.centre[to] + mlp.bias_out[to]), float(prior.radius[to])
+    top = base + spread + float(high @ positive - low @ negative) * 1.0 + lost * float(high @ np.abs(out))
+    bottom = base - spread + float(low @ positive - high @ negative) * 1.0 - lost * float(high @ np.abs(out))
+    if top == bottom == 0.0:
+        return Box(np.array(0.0), np.array(0.0))
+    return Box(np.array((top + bottom) / 2), np.array((top - bottom) / 2 + SLACK * (abs(top) + abs(bottom))))
+
+
+def _with(box: Box, at: int, low: float, high: float) -> Box:
+    """The box with one coordinate from low to high."""
+    centre, radius = box.centre.copy(), box.radius.copy()
+    centre[at] = (low + high) / 2
+    radius[at] = max(high - centre[at], centre[at] - low) * INFLATION
+    return Box(centre, radius)
+
+
+def _value(states: States, head: int, role: str, to: int) -> Box:
+    """What a key of a role, fully attended, adds to one coordinate."""
+    attention = states.construction.weights.layers[1].attention
+    value, output = attention.value[head].astype(np.float64), attention.output[head].astype(np.float64)[:, [to]]
+    inner = project(states.machine, states.box(role), value, states.grid)
+    box = project(states.machine, inner, output, np.full(len(output), ABSENT))
+    return Box(box.centre[0], box.radius[0])
+
+
+def _top(box: Box) -> Float:
+    return np.asarray(np.abs(box.centre) + box.radius)
+
+
+def _size(values: dict[str, Box]) -> float:
+    return float(max(_top(value) for value in values.values()))
