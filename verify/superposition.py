@@ -13,14 +13,18 @@ from typing import Any
 
 import numpy as np
 
+from construct.errors import InputError
 from construct.residual_stream import Subspace
+from construct.superpose import Superposition
+from construct.superpose_component import InExampleTask
+from construct.tasks import SumTask
 from construct.theorems import Construction
 from verify.boxes import Box, roles_of
 from verify.certificate import Lemma, Proof, Violation
 from verify.exact import INFLATION
 from verify.rounding import BITS
 from verify.superposition_balls import hull
-from verify.superposition_blocks import Block, check_disjoint, cut_out
+from verify.superposition_blocks import Block, Judged, check_disjoint, cut_out
 from verify.superposition_contract import LIMIT, prove_contract
 from verify.superposition_credit import CreditFacts, FetchFacts, credit_facts, fetch_facts
 from verify.superposition_gate import GateFacts, WeightFacts, gate_facts, weight_facts
@@ -53,32 +57,38 @@ class SuperpositionProof:
 
 
 def prove_superposition(
-    construction: Construction, *, assumed: Mapping[str, Contract] | None = None, limit: int = LIMIT
+    model: Superposition | Construction, *, assumed: Mapping[str, Contract] | None = None, limit: int = LIMIT
 ) -> SuperpositionProof:
     """Bound |q_hat - q|_1 over all prompts, in real arithmetic.
 
     Args:
-        construction: a superposition (`construct.superpose`), as built or loaded.
+        model: a superposition (`construct.superpose`), or the construction made of it, as built or loaded.
         assumed: by task, a contract that is taken for granted; the others are proved.
         limit: the most inputs of one task that are run through.
 
     Raises:
+        InputError: a contract is assumed for a task that is not there.
         TooLargeError: a task has more inputs than the limit, and its contract is not assumed.
     """
-    for name, tensor in construction.weights.tensors():
+    judged = _judged(model)
+    unknown = sorted(set(assumed or {}) - {task.name for task in judged.tasks})
+    if unknown:
+        names = ", ".join(task.name for task in judged.tasks)
+        raise InputError(f"a contract is assumed for {unknown[0]!r}, which is no task: the tasks are {names}")
+    for name, tensor in judged.weights.tensors():
         if not np.isfinite(tensor if isinstance(tensor, np.ndarray) else tensor.data).all():
             return _failed(Violation("finite weights", name, "finite numbers", "others"))
-    found = _shape(construction)
+    found = _shape(judged)
     if isinstance(found, Violation):
         return _failed(found)
-    depth = len(construction.weights.layers) - 2
-    violations = check_disjoint(construction, found, depth)
+    depth = len(judged.weights.layers) - 2
+    violations = check_disjoint(judged, found, depth)
     if violations:
         return _failed(*violations)
-    blocks = cut_out(construction, found, depth)
+    blocks = cut_out(judged, found, depth)
     with np.errstate(all="ignore"):  # what is no number in the end is no proof
         try:
-            return _chain(construction, blocks, dict(assumed or {}), limit)
+            return _chain(judged, blocks, dict(assumed or {}), limit)
         except (OverflowError, ValueError) as error:
             # Only numbers far beyond those of a construction get here; what cannot be computed is not proved.
             return _failed(Violation("not provable", "the model", "numbers of ordinary size", str(error)))
@@ -95,35 +105,33 @@ def superposition_proof(construction: Construction) -> Proof:
     return Proof(proof.real, dict.fromkeys(BITS), dict.fromkeys(BITS, reason), proof.lemmas, proof.violations)
 
 
-def _chain(
-    construction: Construction, blocks: list[Block], assumed: Mapping[str, Contract], limit: int
-) -> SuperpositionProof:
-    roles = roles_of(construction.weights, construction.layout)
+def _chain(judged: Judged, blocks: list[Block], assumed: Mapping[str, Contract], limit: int) -> SuperpositionProof:
+    roles = roles_of(judged.weights, judged.layout)
     # Lemma 2: contracts.
     contracts, leaks = [], []
-    for block, task in zip(blocks, construction.task_set.tasks, strict=True):
+    for block, task in zip(blocks, judged.tasks, strict=True):
         if task.name in assumed:
             contracts.append(assumed[task.name])
             continue
-        facts = prove_contract(block.weights, task, construction.layout, limit=limit)
+        facts = prove_contract(block.weights, task, judged.layout, limit=limit)
         contracts.append(Contract(facts.low, facts.high))
         leaks.append(facts.leak)
     low, high = np.array([c.low for c in contracts]), np.array([c.high for c in contracts])
     # Lemma 3: fetch.
-    before = stream_after_components(construction, blocks)
-    fetch = fetch_facts(construction, roles, blocks, before)
+    before = stream_after_components(judged, blocks)
+    fetch = fetch_facts(judged, roles, blocks, before)
     apart = ~(low + fetch.shift < high - fetch.shift)
     if apart.any() or not np.isfinite(fetch.reach).all():
         names = ", ".join(block.name for block, mixed in zip(blocks, apart, strict=True) if mixed)
         got = f"low {low.tolist()}, high {high.tolist()}, moved by {fetch.shift.tolist()}"
         return _failed(Violation("contract", names or "the outputs", "low below high, also as fetched", got))
     # Lemma 4: credit.
-    credit = credit_facts(construction, roles, fetch, low, high)
+    credit = credit_facts(judged, roles, fetch, low, high)
     # Lemma 5: average.
-    weight = weight_facts(construction, roles, credit)
+    weight = weight_facts(judged, roles, credit)
     # Lemma 6: product.
     at_eq = hull(Box(before.centre[roles.eq], before.radius[roles.eq]))
-    gate = gate_facts(construction, blocks, at_eq, credit, weight, (low, high))
+    gate = gate_facts(judged, blocks, at_eq, credit, weight, (low, high))
     bounds = (gate.rest + gate.error.sum() + weight.error.sum(axis=1)) * INFLATION
     violations = (*credit.violations, *gate.violations)
     real = float(bounds.max()) if np.isfinite(bounds).all() and not violations else None
@@ -132,25 +140,33 @@ def _chain(
     return SuperpositionProof(real, assumptions, lemmas, violations)
 
 
+def _judged(model: Superposition | Construction) -> Judged:
+    if isinstance(model, Superposition):
+        tasks: tuple[InExampleTask | SumTask, ...] = tuple(component.task for component in model.components)
+    else:
+        tasks = model.task_set.tasks
+    return Judged(model.weights, model.layout, model.stream, tasks)
+
+
 def _failed(*violations: Violation) -> SuperpositionProof:
     return SuperpositionProof(None, violations=violations)
 
 
-def _shape(construction: Construction) -> list[Subspace] | Violation:
+def _shape(judged: Judged) -> list[Subspace] | Violation:
     """The components' blocks, or what is missing of a superposition."""
-    layers, stream = construction.weights.layers, construction.stream
+    layers, stream = judged.weights.layers, judged.stream
     if len(layers) < 3:
         return Violation("shape", "the model", "3 layers or more", f"{len(layers)}")
     for index in (-2, -1):
         heads = layers[index].attention.query.shape[0]
         if heads != 1:
             return Violation("shape", f"layer {len(layers) + index + 1}", "1 head", f"{heads}")
-    tasks = construction.task_set.tasks
+    tasks = judged.tasks
     names = [f"component[{task.name}]" for task in tasks]
     missing = [name for name in (*names, "prediction", "evidence") if name not in stream]
     if missing:
         return Violation("shape", "the subspaces", "a block for each task, prediction, evidence", f"no {missing[0]}")
-    size = len(tasks) * construction.layout.alphabet_size
+    size = len(tasks) * judged.layout.alphabet_size
     if (stream["prediction"].size, stream["evidence"].size) != (size, len(tasks)):
         got = f"{stream['prediction'].size} and {stream['evidence'].size}"
         return Violation("shape", "prediction and evidence", f"{size} and {len(tasks)} coordinates", got)

@@ -6,12 +6,30 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from construct.residual_stream import Subspace
-from construct.superpose_component import selected
-from construct.theorems import Construction
+from construct.prompts import Layout
+from construct.residual_stream import ResidualStream, Subspace
+from construct.superpose_component import InExampleTask, selected
+from construct.tasks import SumTask
 from construct.transformer import AttentionWeights, LayerWeights, MlpWeights, TransformerWeights
 from verify.certificate import Violation
 from verify.exact import Float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What is judged.
+
+    Args:
+        weights: the whole.
+        layout: V, n, m and the positions.
+        stream: the named subspaces: where to look.
+        tasks: what the components should compute, in order.
+    """
+
+    weights: TransformerWeights
+    layout: Layout
+    stream: ResidualStream
+    tasks: tuple[InExampleTask | SumTask, ...]
 
 
 @dataclass(frozen=True)
@@ -32,7 +50,7 @@ class Block:
     lost: Float
 
 
-def check_disjoint(construction: Construction, spaces: list[Subspace], layers: int) -> list[Violation]:
+def check_disjoint(judged: Judged, spaces: list[Subspace], layers: int) -> list[Violation]:
     """Every head and unit of the first layers reads and writes within one block; nothing else is written.
 
     Post: if there is no violation, the stream of the whole on a block is the stream of that block's component alone,
@@ -40,8 +58,8 @@ def check_disjoint(construction: Construction, spaces: list[Subspace], layers: i
         may read anything.
     """
     violations = []
-    owner = _owners(construction, spaces)
-    for index, layer in enumerate(construction.weights.layers[:layers]):
+    owner = _owners(judged, spaces)
+    for index, layer in enumerate(judged.weights.layers[:layers]):
         for head in range(layer.attention.query.shape[0]):
             where = f"layer {index + 1}, head {head}"
             violations += _check_parts(where, _head_owners(layer.attention, head, owner))
@@ -56,14 +74,14 @@ def check_disjoint(construction: Construction, spaces: list[Subspace], layers: i
     return violations
 
 
-def cut_out(construction: Construction, spaces: list[Subspace], layers: int) -> list[Block]:
+def cut_out(judged: Judged, spaces: list[Subspace], layers: int) -> list[Block]:
     """The components, given that the blocks are disjoint."""
-    weights = construction.weights
-    owner = _owners(construction, spaces)
+    weights = judged.weights
+    owner = _owners(judged, spaces)
     fetch = weights.layers[layers].attention
     value, output = fetch.value[0].astype(np.float64), fetch.output[0].astype(np.float64)
-    predictions = construction.stream["prediction"]
-    alphabet = construction.layout.alphabet_size
+    predictions = judged.stream["prediction"]
+    alphabet = judged.layout.alphabet_size
     blocks = []
     for number, space in enumerate(spaces):
         at = np.arange(space.start, space.stop)
@@ -80,7 +98,7 @@ def cut_out(construction: Construction, spaces: list[Subspace], layers: int) -> 
             tuple(_cut_layer(layer, owner, number, at) for layer in weights.layers[:layers]),
             csr_array(functional),
         )
-        blocks.append(Block(construction.task_set.tasks[number].name, at, own, lost))
+        blocks.append(Block(judged.tasks[number].name, at, own, lost))
     return blocks
 
 
@@ -108,9 +126,9 @@ def _cut_layer(layer: LayerWeights, owner: NDArray[np.int_], number: int, at: ND
     )
 
 
-def _owners(construction: Construction, spaces: list[Subspace]) -> NDArray[np.int_]:
+def _owners(judged: Judged, spaces: list[Subspace]) -> NDArray[np.int_]:
     """The block of each coordinate, -1 for none."""
-    owner = np.full(construction.weights.d_model, -1)
+    owner = np.full(judged.weights.d_model, -1)
     for number, space in enumerate(spaces):
         owner[space.coordinates] = number
     return owner

@@ -7,12 +7,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from construct.theorems import Construction
 from verify.boxes import Box, Roles
 from verify.certificate import Violation
 from verify.exact import INFLATION, Float
 from verify.superposition_balls import at_most, ends, exp_upper, hull_so_far, image, plus
-from verify.superposition_blocks import Block
+from verify.superposition_blocks import Block, Judged
 from verify.superposition_hinges import Hinge, Rectangle, extremes, farthest
 from verify.superposition_state import Affine, by_role, constants, writers, written_by
 
@@ -36,14 +35,14 @@ class FetchFacts:
     written: Box
 
 
-def fetch_facts(construction: Construction, roles: Roles, blocks: Sequence[Block], before: Box) -> FetchFacts:
+def fetch_facts(judged: Judged, roles: Roles, blocks: Sequence[Block], before: Box) -> FetchFacts:
     """Lemma 3: at every y, the outputs of the components at the EQ before, up to `shift`.
 
     The attention elsewhere than at the target is at most A/(1 + A), A the sum over the other positions before of exp of
     their score less the target's. The values of the predictions are in a box at every position, so a leak moves
     them by at most the leak times twice the largest.
     """
-    attention = construction.weights.layers[-2].attention
+    attention = judged.weights.layers[-2].attention
     query, key, value, output = (
         part[0].astype(np.float64) for part in (attention.query, attention.key, attention.value, attention.output)
     )
@@ -64,7 +63,7 @@ def fetch_facts(construction: Construction, roles: Roles, blocks: Sequence[Block
         weight = float(exp_upper(ends(Box(score.centre[:, 0], spread))[1]).sum()) * INFLATION
         leaks.append(weight / (1 + weight) * INFLATION if np.isfinite(weight) else 1.0)
     leak = np.array(leaks)
-    columns = predictions(construction)
+    columns = predictions(judged)
     largest = at_most(image(values, output[:, columns.ravel()])).max(axis=0).reshape(columns.shape)
     already = at_most(Box(before.centre[roles.y], before.radius[roles.y]))[:, columns].max(axis=0)
     at_eq = at_most(Box(before.centre[roles.eq], before.radius[roles.eq])).max(axis=0)
@@ -73,10 +72,10 @@ def fetch_facts(construction: Construction, roles: Roles, blocks: Sequence[Block
     return FetchFacts(leak, shift, at_most(after)[:, columns].max(axis=(0, 2)), after, written)
 
 
-def predictions(construction: Construction) -> NDArray[np.int_]:
+def predictions(judged: Judged) -> NDArray[np.int_]:
     """The coordinates of the predictions, shape [K, V]."""
-    start, tasks = construction.stream["prediction"].start, len(construction.task_set.tasks)
-    return start + np.arange(tasks * construction.layout.alphabet_size).reshape(tasks, -1)
+    start, tasks = judged.stream["prediction"].start, len(judged.tasks)
+    return start + np.arange(tasks * judged.layout.alphabet_size).reshape(tasks, -1)
 
 
 @dataclass(frozen=True)
@@ -100,19 +99,19 @@ class CreditFacts:
     violations: tuple[Violation, ...]
 
 
-def credit_facts(construction: Construction, roles: Roles, fetch: FetchFacts, low: Float, high: Float) -> CreditFacts:
+def credit_facts(judged: Judged, roles: Roles, fetch: FetchFacts, low: Float, high: Float) -> CreditFacts:
     """Lemma 4: at y the credit of component k is [y = g_k(x)], up to `error`; elsewhere in a range.
 
     Each unit that writes the evidence of k may read one prediction of k, tokens, and what is the same at all positions
     of a role. So the credit is a sum over tokens v of functions of one prediction, piecewise linear, and its largest
     difference to the claim on p <= low + shift and on p >= high - shift is found exactly.
     """
-    mlp = construction.weights.layers[-2].mlp
-    alphabet, columns = construction.layout.alphabet_size, predictions(construction)
-    evidence = construction.stream["evidence"]
+    mlp = judged.weights.layers[-2].mlp
+    alphabet, columns = judged.layout.alphabet_size, predictions(judged)
+    evidence = judged.stream["evidence"]
     evidence_at = np.arange(evidence.start, evidence.stop)
     states = by_role(fetch.after, roles)
-    affine = {role: _affine(construction, roles, fetch, role, columns) for role in states}
+    affine = {role: _affine(judged, roles, fetch, role, columns) for role in states}
     w_in, w_out = mlp.w_in.toarray().astype(np.float64), mlp.w_out.toarray().astype(np.float64)
     stored = at_most(fetch.after)
     error, violations = np.zeros(len(columns)), []
@@ -122,7 +121,7 @@ def credit_facts(construction: Construction, roles: Roles, fetch: FetchFacts, lo
         read = w_in[columns.ravel()][:, units] != 0
         own = w_in[columns[task]][:, units]
         if (read.sum(axis=0) > 1).any() or (read.sum(axis=0) != (own != 0).sum(axis=0)).any():
-            name = construction.task_set.tasks[task].name
+            name = judged.tasks[task].name
             violations.append(
                 Violation("credit", f"the units of {name}", "one prediction of this component each", "others")
             )
@@ -159,13 +158,11 @@ def credit_facts(construction: Construction, roles: Roles, fetch: FetchFacts, lo
     return CreditFacts(error, lows, highs, final, moved, tuple(violations))
 
 
-def _affine(
-    construction: Construction, roles: Roles, fetch: FetchFacts, role: str, columns: NDArray[np.int_]
-) -> Affine:
+def _affine(judged: Judged, roles: Roles, fetch: FetchFacts, role: str, columns: NDArray[np.int_]) -> Affine:
     """The constant parts at a role. Outside the blocks the stream is E + P + what the head wrote; E is kept apart."""
-    weights = construction.weights
+    weights = judged.weights
     blocks = np.zeros(weights.d_model, dtype=np.bool_)
-    for name, space in construction.stream.items():
+    for name, space in judged.stream.items():
         blocks[space.coordinates] = name.startswith("component[")
     direct = np.where(blocks, 0.0, roles.tokens(role).toarray())
     place = roles.position.toarray()

@@ -7,13 +7,12 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from construct.theorems import Construction
 from verify.attention import AverageFacts, average_facts
 from verify.boxes import Box, Roles
 from verify.certificate import Violation
 from verify.exact import INFLATION, Float, rounding_slack
 from verify.superposition_balls import at_most, image, plus
-from verify.superposition_blocks import Block
+from verify.superposition_blocks import Block, Judged
 from verify.superposition_credit import CreditFacts
 from verify.superposition_hinges import Hinge, Rectangle, farthest
 from verify.superposition_state import constants, readers, written_by
@@ -38,13 +37,13 @@ class WeightFacts:
     strays: Float
 
 
-def weight_facts(construction: Construction, roles: Roles, credit: CreditFacts) -> WeightFacts:
+def weight_facts(judged: Judged, roles: Roles, credit: CreditFacts) -> WeightFacts:
     """Lemma 5: at every EQ the weight of component k is c_k/m', up to `error`.
 
     With the shares of `verify.attention.average_facts`: the y have all but `leak`, evenly up to `uneven`, and their
     credit is [y = g_k(x)] up to its error; the other roles add at most their share of their range, and the EQ its own.
     """
-    attention = construction.weights.layers[-1].attention
+    attention = judged.weights.layers[-1].attention
     query, key, value, output = (
         part[0].astype(np.float64) for part in (attention.query, attention.key, attention.value, attention.output)
     )
@@ -53,7 +52,7 @@ def weight_facts(construction: Construction, roles: Roles, credit: CreditFacts) 
     narrow = replace(attention, query=attention.query[:, used], key=attention.key[:, used])
     boxes = {role: Box(box.centre[used], box.radius[used]) for role, box in credit.states.items()}
     average = average_facts(roles, narrow, 0, boxes)
-    evidence = construction.stream["evidence"]
+    evidence = judged.stream["evidence"]
     at = np.arange(evidence.start, evidence.stop)
     product: Float = value @ output
     lost = rounding_slack([value, output], value.shape[1])
@@ -94,7 +93,7 @@ class GateFacts:
 
 
 def gate_facts(
-    construction: Construction,
+    judged: Judged,
     blocks: Sequence[Block],
     before: Box,
     credit: CreditFacts,
@@ -104,7 +103,7 @@ def gate_facts(
     """Lemma 6: at every EQ, component k adds its weight to its prediction and nothing elsewhere, up to `error`.
 
     Args:
-        construction: what is judged.
+        judged: what is judged.
         blocks: the components.
         before: the stream at EQ before the last two layers, over all EQ, shape [d_model].
         credit: of the layer before.
@@ -115,20 +114,20 @@ def gate_facts(
     of the functional that gives that output, and what they differ by goes into the error. So a component adds a
     sum over v of functions of (o_v, w_k), piecewise linear, whose largest difference to the claim is found exactly.
     """
-    mlp = construction.weights.layers[-1].mlp
-    evidence = construction.stream["evidence"]
+    mlp = judged.weights.layers[-1].mlp
+    evidence = judged.stream["evidence"]
     evidence_at = np.arange(evidence.start, evidence.stop)
     inside = np.concatenate([block.coordinates for block in blocks])
     state = plus(credit.states["eq"], Box(np.zeros(len(weight.strays)), weight.strays))
     moved = at_most(plus(credit.moved, Box(np.zeros(len(weight.strays)), weight.strays)))
-    rows = np.setdiff1d(np.arange(construction.weights.d_model), np.concatenate([inside, evidence_at]))
-    form = constants(mlp, state, rows, np.zeros((1, construction.weights.d_model)))
-    output = (mlp.w_out.astype(np.float64) @ construction.weights.unembedding.astype(np.float64)).toarray()
+    rows = np.setdiff1d(np.arange(judged.weights.d_model), np.concatenate([inside, evidence_at]))
+    form = constants(mlp, state, rows, np.zeros((1, judged.weights.d_model)))
+    output = (mlp.w_out.astype(np.float64) @ judged.weights.unembedding.astype(np.float64)).toarray()
     parts = _Parts(
         mlp.w_in.toarray().astype(np.float64), output, form.centre[0], form.slack, at_most(before), moved, evidence_at
     )
     violations, errors = [], []
-    lost = rounding_slack([mlp.w_out.data, construction.weights.unembedding.data], 1 + output.shape[1])
+    lost = rounding_slack([mlp.w_out.data, judged.weights.unembedding.data], 1 + output.shape[1])
     if lost:
         violations.append(Violation("gate", "the output of the last layer", "weights on a coarse grid", "finer ones"))
     taken = np.zeros(len(output), dtype=np.bool_)
@@ -142,13 +141,13 @@ def gate_facts(
     box = Box(state.centre.copy(), state.radius.copy())
     box.centre[evidence_at] = (weight.low + weight.high) / 2
     box.radius[evidence_at] = (weight.high - weight.low) / 2 * INFLATION
-    rest = _rest(construction, box, np.flatnonzero(~taken))
+    rest = _rest(judged, box, np.flatnonzero(~taken))
     return GateFacts(np.array(errors), rest, tuple(violations))
 
 
-def _rest(construction: Construction, state: Box, units: NDArray[np.int_]) -> float:
+def _rest(judged: Judged, state: Box, units: NDArray[np.int_]) -> float:
     """The output that is no component's: the stream, the bias, and units that read no component."""
-    mlp, unembedding = construction.weights.layers[-1].mlp, construction.weights.unembedding.astype(np.float64)
+    mlp, unembedding = judged.weights.layers[-1].mlp, judged.weights.unembedding.astype(np.float64)
     bias = mlp.bias_out.astype(np.float64)
     total = plus(plus(state, written_by(mlp, units, state)), Box(bias, np.zeros(len(bias))))
     read = np.flatnonzero(np.asarray(abs(unembedding).sum(axis=1)).ravel())

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from construct.theorems import Construction
 from construct.transformer import MlpWeights
 from verify.boxes import Box, Roles
 from verify.exact import INFLATION, Float, common_slack
 from verify.superposition_balls import hull, image, plus, rectified
-from verify.superposition_blocks import Block
+from verify.superposition_blocks import Block, Judged
 from verify.superposition_outside import contexts, embedded
 
 ROLES = ("bos", "x", "eq", "y")
@@ -25,11 +24,11 @@ class Affine:
     slack: Float
 
 
-def stream_after_components(construction: Construction, blocks: Sequence[Block]) -> Box:
+def stream_after_components(judged: Judged, blocks: Sequence[Block]) -> Box:
     """Every position's stream after the components' layers, over all tokens and contexts: shape [T, d_model]."""
-    box = hull(embedded(construction.weights, construction.layout), axis=1)
+    box = hull(embedded(judged.weights, judged.layout), axis=1)
     for block in blocks:
-        own = hull(contexts(block.weights, construction.layout)[-1], axis=1)
+        own = hull(contexts(block.weights, judged.layout)[-1], axis=1)
         box.centre[:, block.coordinates], box.radius[:, block.coordinates] = own.centre, own.radius
     return box
 

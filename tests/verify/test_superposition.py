@@ -7,17 +7,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from construct.artifact import load, save
-from construct.errors import TooLargeError
-from construct.induction import induction_component
+from construct.errors import InputError, TooLargeError
+from construct.induction import induction_component, induction_error
 from construct.prompts import Layout
 from construct.superpose import superpose
 from construct.superpose_tables import table_component
-from construct.tasks import TableTask
+from construct.tasks import TableTask, TaskSet
 from construct.theorems import Construction, two_layer
 from tests.construct.conftest import Command
-from tests.construct.superposed import allowance, four_components
+from tests.construct.strategies import task_sets
+from tests.construct.superposed import (
+    allowance,
+    error,
+    exact_outputs,
+    four_components,
+    plain_outputs,
+    random_prompt,
+)
 from tests.verify.conftest import edited, tables
 from verify.exhaustive import exhaust
 from verify.mutations import Classifier, mutants
@@ -59,6 +69,17 @@ def test_induction_tables_a_sum_and_a_trained_network_are_certified_with_no_assu
     assert mixed.error_bound is not None
     assert proof.real is not None
     assert mixed.error_bound / 4 <= proof.real <= mixed.error_bound
+
+
+@given(task_sets(st.sampled_from([2, 3, 5]), most_inputs=3), st.integers(1, 5))
+@settings(max_examples=15)
+def test_superpositions_of_random_small_tables_and_sums_are_certified(task_set: TaskSet, examples: int) -> None:
+    layout = Layout(len(task_set.alphabet), task_set.inputs, examples)
+    built = superpose([table_component(task, layout) for task in task_set.tasks], layout)
+    proof = prove_superposition(built)
+    assert proof.violations == ()
+    assert proof.real is not None
+    assert proof.real <= built.error_bound
 
 
 def test_the_bound_holds_for_every_prompt_of_a_small_superposition(small: Construction) -> None:
@@ -108,6 +129,30 @@ def test_an_assumed_contract_is_not_proved_and_is_named(small: Construction) -> 
     assert proof.real == prove_superposition(small).real
     with pytest.raises(TooLargeError, match="induction"):
         prove_superposition(small, limit=3)
+
+
+def test_what_is_too_large_for_tables_is_certified_relative_to_its_derived_contract() -> None:
+    layout = Layout(29, 11, 5)
+    table = TableTask("last", (10,), {(token,): (token + 1) % 29 for token in range(29)})
+    parts = [induction_component(layout), table_component(table, layout)]
+    built = superpose(parts, layout)
+    assert layout.alphabet_size**layout.inputs > 10**15
+    with pytest.raises(TooLargeError):
+        built.construction(alphabet=[f"t{token}" for token in range(29)])
+    eta = induction_error(layout, 8.0)
+    proof = prove_superposition(built, assumed={"induction": Contract(eta, 1 - eta)})
+    assert proof.assumptions == ("induction",)
+    assert proof.real is not None
+    assert proof.real <= built.error_bound
+    generator, allowed = np.random.default_rng(0), built.error_bound + allowance(parts, layout, 2.0**-53)
+    for _ in range(3):
+        prompt = random_prompt(parts, layout, 5, generator)
+        assert error(plain_outputs(built, prompt), exact_outputs(parts, layout, prompt)) <= allowed
+
+
+def test_a_contract_assumed_for_no_task_is_refused(small: Construction) -> None:
+    with pytest.raises(InputError, match="'inducton', which is no task"):
+        prove_superposition(small, assumed={"inducton": Contract(0.25, 0.75)})
 
 
 def test_the_last_two_layers_stand_up_to_the_whole_contract_and_no_more(small: Construction) -> None:
