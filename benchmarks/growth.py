@@ -23,7 +23,7 @@ SMALLEST_MIB = 2.0
 
 def run(*, quick: bool) -> Report:
     """Double each size in turn, then the full case."""
-    cases = {name: list(_doubled(name, 2 if quick else 99)) for name in SYMBOLS}
+    cases = {name: list(doubled(name, 2 if quick else 99)) for name in SYMBOLS}
     every = [BASE, *(case for row in cases.values() for case in row[1:]), *([] if quick else [FULL])]
     measured = {case: _all_steps(case) for case in every}
     records = [record for steps in measured.values() for record in steps.values()]
@@ -35,7 +35,8 @@ def run(*, quick: bool) -> Report:
     )
 
 
-def _doubled(name: str, doublings: int) -> Iterable[Case]:
+def doubled(name: str, doublings: int) -> Iterable[Case]:
+    """The base, then one size doubled again and again."""
     value = first = getattr(BASE, name)
     while value <= min(LARGEST[name], first * 2**doublings):
         yield replace(BASE, **{name: value})

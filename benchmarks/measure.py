@@ -47,8 +47,8 @@ class StepError(RuntimeError):
     """A measurement that failed, with the last line that it wrote."""
 
 
-def measure(step: str, case: Case, **options: Any) -> Record:
-    """Run one of `benchmarks.steps.STEPS` in a fresh process.
+def measure(step: str, case: Case, *, module: str = "benchmarks.steps", **options: Any) -> Record:
+    """Run one of `benchmarks.steps.STEPS`, or of another module's, in a fresh process.
 
     Raises:
         StepError: the process failed.
@@ -58,7 +58,7 @@ def measure(step: str, case: Case, **options: Any) -> Record:
     request = json.dumps({"case": asdict(case), "options": options})
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(THREADS))
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.steps", step, request],
+        [sys.executable, "-m", module, step, request],
         cwd=ROOT,
         env=os.environ | threads,
         capture_output=True,

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from benchmarks import accuracy, growth, reach, sparse_tables, startup
+from benchmarks import accuracy, growth, precision, proving, reach, sparse_tables, startup
 from benchmarks.measure import ROOT, THREADS, StepError
 from benchmarks.report import Report
 
@@ -23,6 +23,8 @@ BENCHMARKS: dict[str, Callable[..., Report]] = {
     "growth": growth.run,
     "sparse": sparse_tables.run,
     "startup": startup.run,
+    "proving": proving.run,
+    "precision": precision.run,
 }
 RESULTS = ROOT / "benchmarks" / "results.json"
 PACKAGES = ("task-superposition", "torch", "numpy", "scipy", "safetensors")
@@ -57,7 +59,7 @@ def main(only: tuple[str, ...], *, quick: bool, out: Path | None) -> None:
     target = out or (None if only or quick else RESULTS)
     whole = {"environment": started, "seconds": time.perf_counter() - begun, "quick": quick, "records": records}
     if target is not None and not missing:
-        _write(target, json.dumps(whole, indent=1) + "\n")
+        write_whole(target, json.dumps(whole, indent=1) + "\n")
         print(f"records in {target}", file=sys.stderr)
     if missing:
         sys.exit(1)
@@ -84,7 +86,7 @@ def _sentence(found: dict[str, Any]) -> str:
     )
 
 
-def _write(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """The whole file or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")

@@ -10,7 +10,7 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -37,24 +37,24 @@ Result = TypeVar("Result")
 
 def build(case: Case) -> Record:
     """The tasks and the construction."""
-    started = _memory()
-    construction, taken = _best(lambda: _construction(case))
+    started = resident_mib()
+    construction, taken = best_of(lambda: _construction(case))
     return {"seconds": taken, "start_mib": started, **sizes(construction)}
 
 
 def save_it(case: Case, directory: str) -> Record:
     """The artifact, written."""
-    started, path = _memory(), Path(directory)
+    started, path = resident_mib(), Path(directory)
     construction = _construction(case)
-    _, taken = _best(lambda: save(construction, path))
+    _, taken = best_of(lambda: save(construction, path))
     written = sum(file.stat().st_size for file in path.iterdir())
     return {"seconds": taken, "start_mib": started, "artifact_mib": written / 2**20}
 
 
 def load_it(case: Case, directory: str) -> Record:
     """The artifact, read and checked."""
-    started = _memory()
-    construction, taken = _best(lambda: load(Path(directory)))
+    started = resident_mib()
+    construction, taken = best_of(lambda: load(Path(directory)))
     assert construction.layout.examples == case.examples
     return {"seconds": taken, "start_mib": started}
 
@@ -66,13 +66,13 @@ def predict(case: Case, directory: str, *, dense: bool = False, dtype: str = "fl
     from construct.prediction import Predictor
 
     torch.set_num_threads(THREADS)
-    started = _memory()
+    started = resident_mib()
     construction = load(Path(directory))
     begun = time.perf_counter()
     predictor = Predictor(construction, dtype=dtype, dense=dense)
     module_seconds = time.perf_counter() - begun
     prompt = PromptSampler(construction.task_set).prompt(case.examples, np.random.default_rng(0))
-    (prediction,), taken = _best(lambda: predictor.predict([prompt]))
+    (prediction,), taken = best_of(lambda: predictor.predict([prompt]))
     error = total_variation(construction.task_set, prompt, prediction.distribution)
     return {"seconds": taken, "module_seconds": module_seconds, "start_mib": started, "total_variation": error}
 
@@ -87,7 +87,7 @@ def accuracy(case: Case, dtype: str, prompts: int, *, any_length: bool = False) 
     from construct.prediction import Predictor
 
     torch.set_num_threads(THREADS)
-    started, begun = _memory(), time.perf_counter()
+    started, begun = resident_mib(), time.perf_counter()
     construction = _construction(case)
     task_set = construction.task_set
     predictor = Predictor(construction, dtype=dtype)
@@ -132,7 +132,7 @@ def _construction(case: Case) -> Construction:
     return two_layer(task_set, examples=case.examples)
 
 
-def _best(action: Callable[[], Result]) -> tuple[Result, float]:
+def best_of(action: Callable[[], Result]) -> tuple[Result, float]:
     """The last result, and the shortest of the times taken; a result is given up before the next is made."""
     begun = time.perf_counter()
     result = action()
@@ -147,7 +147,7 @@ def _best(action: Callable[[], Result]) -> tuple[Result, float]:
     return result, best
 
 
-def _memory() -> float:
+def resident_mib() -> float:
     """Resident now, in MiB."""
     return float(psutil.Process().memory_info().rss) / 2**20
 
@@ -158,13 +158,13 @@ def _peak_memory() -> float:
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def main() -> None:
-    """Run the step that the command line names."""
+def run_step(steps: Mapping[str, Callable[..., Record]]) -> None:
+    """Run the step that the command line names, and print what it found."""
     step, text = sys.argv[1:]
     request: dict[str, Any] = json.loads(text)
-    found = STEPS[step](Case(**request["case"]), **request["options"])
+    found = steps[step](Case(**request["case"]), **request["options"])
     print(json.dumps(found | {"peak_mib": _peak_memory()}))
 
 
 if __name__ == "__main__":
-    main()
+    run_step(STEPS)
