@@ -2,6 +2,9 @@
 # make test         the checks and the tests
 # make check        ruff and mypy
 # make bench        the benchmarks
+# make mutants      altered weights: does the prover notice? (about 10 minutes, two processes)
+# make mutants-prover   altered provers: do the tests notice? (about 15 minutes, two processes)
+# make depth        how well one trained layer does as m grows (about 11 minutes, one process)
 # make constraints  write constraints.txt anew (to move torch, edit its pin there first)
 # make clean        remove what the other targets wrote
 
@@ -28,7 +31,7 @@ endef
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench constraints clean
+.PHONY: demo test check bench mutants mutants-prover depth constraints clean
 
 demo: $(INSTALLED)
 	$(BIN)/construct build --suite country --out demo/country
@@ -45,6 +48,16 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run
+
+mutants: $(INSTALLED)
+	$(BIN)/python -m benchmarks.campaign --mutants 10000 --seed 0 --out benchmarks/mutants.json
+
+mutants-prover: $(INSTALLED)
+	$(BIN)/python -m benchmarks.prover_mutants --out benchmarks/prover-mutants.json
+
+depth: $(INSTALLED)
+	$(BIN)/python -m verify.summaries
+	$(BIN)/python -m empirical.one_layer --out benchmarks/one_layer.json
 
 # A .venv that is half made, or made with a Python that is too old, is made again.
 $(INSTALLED): pyproject.toml constraints.txt
