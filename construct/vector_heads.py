@@ -16,6 +16,7 @@ import numpy as np
 from construct.attention import Head
 from construct.residual_stream import Array, ResidualStream, code_length
 from construct.vector_comparison import Comparison
+from construct.vector_mlp import log_table
 from construct.vector_tasks import AffineTask, VectorTaskSet
 
 ROLES = ("role_bos", "role_x", "role_eq", "role_y")
@@ -149,19 +150,21 @@ def tally_head(stream: ResidualStream, index: int, name: str, least_excess: floa
     )
 
 
-def superposing_head(stream: ResidualStream, task_set: VectorTaskSet, index: int, sharpness: float) -> Head:
+def superposing_head(
+    stream: ResidualStream, task_set: VectorTaskSet, index: int, *, examples: int, sharpness: float
+) -> Head:
     """At every EQ: w_k g_k(query), the product of a weight and a vector by the softmax itself, and w_k.
 
-    The score at the query's own input j_k is L_k = log c_k, at other inputs one sharpness a mismatch less; at the y of
-    an example it is -2 sharpness a_k with a_k = 1 if it follows the task, else 0; at BOS -sharpness; at EQ -2
+    The score at the query's own input j_k is L_k + log c0 = log c_k, at other inputs one sharpness a mismatch less; at
+    the y of an example it is -2 sharpness a_k with a_k = 1 if it follows the task, else 0; at BOS -sharpness; at EQ -2
     sharpness. So the m' - c_k examples that do NOT follow the task are the sink, each of weight 1, and the input has
     weight c_k:
 
         w_k = c_k / (c_k + (m' - c_k) + A),   A <= A3 m',  A3 = (1 + z)^(b1+b2) - 1 + z + (2m + 1) z^2.
 
-    For c_k = 0 there is L_k = -2 sharpness and w_k <= 2 z^2/m', and w_k <= 2 z for m' = 0, where BOS is the sink.
-    The value at an input x is A_k x + b_k and the flag of its role; at y it is 0, since y was erased (`erase_answers`),
-    and at BOS and EQ too.
+    For c_k = 0 there is L_k + log c0 <= -2 sharpness + log 2 and w_k <= 2 z^2/m', and w_k <= 2 z for m' = 0, where BOS
+    is the sink. The value at an input x is A_k x + b_k and the flag of its role; at y it is 0, since y was erased
+    (`erase_answers`), and at BOS and EQ too.
     """
     task, d = task_set.tasks[index], task_set.dim
     query, key = _own_input(stream, task_set, task.position, sharpness, asking=("role_eq",))
@@ -171,6 +174,7 @@ def superposing_head(stream: ResidualStream, task_set: VectorTaskSet, index: int
     key[stream["agreement"].start + index, place] = -2.0
     count = np.zeros((2, stream.d_model, 1), dtype=np.float32)
     count[0, stream["log_count"].start + index] = 1.0
+    count[0, stream["role_eq"].start] = log_table(examples).constant
     count[1, stream["role_x"].start] = 1.0
     value = np.zeros((stream.d_model, d + 1), dtype=np.float32)
     output = np.zeros((d + 1, stream.d_model), dtype=np.float32)

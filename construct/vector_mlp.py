@@ -5,8 +5,10 @@ at y, and at EQ the logarithm of the number of examples that follow it. Layer 3 
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from construct.mlp import MlpBuilder
 from construct.residual_stream import Array
@@ -123,27 +125,28 @@ def agreement(mlp: MlpBuilder, comparison: Comparison, task: AffineTask, index: 
 
 
 def log_count(mlp: MlpBuilder, task: AffineTask, index: int, *, examples: int, sharpness: float) -> None:
-    """At EQ: L_k = log c_k from the share s_k = 1/(1 + c_k), one unit a count; -2 sharpness for c_k = 0.
+    """At EQ: L_k = log(c_k/c0) from the share s_k = 1/(1 + c_k), one unit a count; below -2 sharpness for c_k = 0.
 
-        L = sum_{j=1}^{m-1} D_j relu(s_j - s)  -  8 sharpness relu(s - 3/4),      s_j = 1/(1 + j).
+        L = sum_{c > c0} D_c relu(s_(c-1) - s) + sum_{c < c0} D_c relu(s - s_(c+1)) - 8 sharpness relu(s - 3/4)
 
-    All terms of the sum are at least 0, so nothing cancels: its relative rounding error is that of adding up c - 1
-    numbers of one sign. It is 0 for c = 1 (s = 1/2: every unit is off) and D_j is chosen, one after the other, such
-    that the sum is log(j + 1) at s = 1/(2 + j), with the float32 numbers s_j and D_j as they are (`log_table`). A
-    relative error e of s moves the sum by at most 3 e: between s_(c+1) and s_c the slope is log(1 + 1/c) (c+1)(c+2), at
-    most (c+1)(c+2)/c <= 3 (c+1). At s = 1, L = -8 sharpness/4.
+    with s_c = 1/(1 + c) and c0 = floor(sqrt(m)): the interpolation between the counts, from c0 outwards. Each D_c is
+    chosen such that the sum is log(c/c0) at s = 1/(1 + c), with the float32 numbers as they are (`log_table`). Towards
+    the larger counts all terms are positive (log c is convex in s), so that nothing cancels, and only |c - c0| terms
+    are added up; the last head adds log c0. That keeps the rounding small. A leak that makes s smaller by e moves L by
+    at most e log(1 + 1/c) (c+1)(c+2): at most 3 (c+1) times e. For s = 1 the last unit gives -2 sharpness, and the
+    others are on the line through the values at 2 and at 1 example, no higher than 0.
     """
     stream = mlp.stream
-    places, steps = log_table(examples)
+    table = log_table(examples)
     share = stream["share"].start + index
-    count = len(places)
+    count = len(table.places)
     mlp.units(
-        bias=np.concatenate([places, np.full(1, -FORGOTTEN, dtype=np.float32)]),
-        inputs=[(np.full(count + 1, share), np.concatenate([np.full(count, -1.0), np.ones(1)]).astype(np.float32))],
+        bias=np.concatenate([-table.signs * table.places, np.full(1, -FORGOTTEN, dtype=np.float32)]),
+        inputs=[(np.full(count + 1, share), np.concatenate([table.signs, np.ones(1, dtype=np.float32)]))],
         outputs=[
             (
                 np.full(count + 1, stream["log_count"].start + index),
-                np.concatenate([steps, np.full(1, -8 * sharpness)]).astype(np.float32),
+                np.concatenate([table.steps, np.full(1, -8 * sharpness, dtype=np.float32)]),
             )
         ],
     )
@@ -156,25 +159,49 @@ def log_count(mlp: MlpBuilder, task: AffineTask, index: int, *, examples: int, s
     )
 
 
-def log_table(examples: int) -> tuple[Array, Array]:
-    """s_j and D_j for j = 1 to m-1, float32; each D_j makes good what those before it left.
+@dataclass(frozen=True)
+class LogTable:
+    """log c at s = 1/(1 + c) as constant + sum_j steps_j relu(signs_j (s - places_j)).
 
-    >>> places, steps = log_table(3)
-    >>> places.tolist(), [round(float(step), 3) for step in steps]
-    ([0.5, 0.3333333432674408], [4.159, 0.703])
+    Args:
+        constant: log c0, float32.
+        places: the bends, float32.
+        signs: -1 for a unit that is on below its bend, 1 above.
+        steps: the weights, float32.
     """
-    places = (1 / np.arange(2, examples + 1)).astype(np.float32)
-    steps = np.zeros(len(places), dtype=np.float32)
-    for index in range(len(places)):
-        at = 1.0 / (index + 3)
-        before = float((steps[:index].astype(np.float64) * (places[:index].astype(np.float64) - at)).sum())
-        steps[index] = (math.log(index + 2) - before) / (float(places[index]) - at)
-    return places, steps
+
+    constant: float
+    places: Array
+    signs: Array
+    steps: Array
+
+    def at(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sum at some shares, in float64."""
+        apart = self.signs.astype(np.float64) * (shares[:, None] - self.places.astype(np.float64))
+        return np.asarray(self.constant + np.maximum(apart, 0.0) @ self.steps.astype(np.float64))
+
+
+def log_table(examples: int) -> LogTable:
+    """The table for counts 1 to m; each step makes good what the rounding of those before it left.
+
+    >>> table = log_table(5)
+    >>> table.signs.tolist(), table.places.round(3).tolist()
+    ([-1.0, -1.0, -1.0, 1.0], [0.333, 0.25, 0.2, 0.333])
+    """
+    middle = math.isqrt(examples)
+    constant = float(np.float32(math.log(middle)))
+    counts = [*range(middle + 1, examples + 1), *range(middle - 1, 0, -1)]
+    places = np.array([1 / (1 + (c - 1 if c > middle else c + 1)) for c in counts], dtype=np.float32)
+    signs = np.array([-1.0 if c > middle else 1.0 for c in counts], dtype=np.float32)
+    steps = np.zeros(len(counts), dtype=np.float32)
+    for index, c in enumerate(counts):
+        share = 1.0 / (1 + c)
+        done = LogTable(constant, places[:index], signs[:index], steps[:index]).at(np.array([share]))[0]
+        steps[index] = (math.log(c) - done) / (float(signs[index]) * (share - float(places[index])))
+    return LogTable(constant, places, signs, steps)
 
 
 def log_table_error(examples: int) -> float:
     """The largest |L - log c| over c = 1 to m at s = 1/(1 + c), in real arithmetic, rounded up."""
-    places, steps = (part.astype(np.float64) for part in log_table(examples))
-    shares = 1 / np.arange(2.0, examples + 2)
-    sums = (np.maximum(places - shares[:, None], 0.0) * steps).sum(axis=1)
-    return float(np.abs(sums - np.log(np.arange(1.0, examples + 1))).max()) + 2.0**-44
+    counts = np.arange(1.0, examples + 1)
+    return float(np.abs(log_table(examples).at(1 / (1 + counts)) - np.log(counts)).max()) + 2.0**-44

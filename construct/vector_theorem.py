@@ -129,7 +129,9 @@ def vectors(
         agreement(counted, distance, task, index)
         log_count(counted, task, index, examples=examples, sharpness=chosen)
     # Lemma 5: the input weighs c_k and each example that does not follow the task 1: the softmax writes (c_k/m') g_k.
-    answers = [superposing_head(stream, tasks, index, chosen) for index in range(len(tasks.tasks))]
+    answers = [
+        superposing_head(stream, tasks, index, examples=examples, sharpness=chosen) for index in range(len(tasks.tasks))
+    ]
     nothing = MlpBuilder(stream)
 
     weights = TransformerWeights(

@@ -5,7 +5,8 @@ With | |v|^2 - 1 | <= nu for both, and G = A'A - I,
 
     <y, A x> = (|y|^2 + |x|^2 + x'G x - |y - A x|^2) / 2,
 
-so the distance decides it, up to nu and |G|; Q - Lambda A_k and all other parts of the score are bounded by their norms.
+so the distance decides it, up to nu and |G|; Q - Lambda A_k and all other parts of the score are bounded by their
+norms.
 """
 
 import math

@@ -3,8 +3,8 @@
 One analysis serves real arithmetic (u = 0) and float32 (u = 2^-24). Assumed of a machine, beside A1 and A3 of
 `verify.rounding` (products summed in float32 in any order, fused or not; conversions to nearest):
   A2' each unnormalised weight of the softmax, exp(score - largest score) in one step or rescaled block by block, has a
-      relative error of at most (16 + 4 |t|) u, t the exponent, for t >= -24, and is at most twice too large below; the
-      division, and the product with a value, each have a relative error of at most 2 u.
+      relative error of at most (8 + 4 |t|) u, t the exponent, for t >= -24, and is at most twice too large below; that
+      of the largest score is exactly 1. The division, and the product with a value, are off by at most 2 u each.
 
 A sum of n products is off by at most n u times the sum of absolute values; by nothing if it has one term and the weight
 is a power of two, or if all terms lie on one dyadic grid and their absolute values add up to less than 2^24 steps. A
@@ -41,7 +41,7 @@ class Machine:
 
     def exponential(self, exponent: float) -> float:
         """The relative error of exp(exponent) as a weight of the softmax."""
-        return (16 + 4 * abs(exponent)) * self.unit
+        return (8 + 4 * abs(exponent)) * self.unit
 
     @property
     def far(self) -> float:
@@ -74,12 +74,13 @@ def project(machine: Machine, box: Box, matrix: Float, grid: NDArray[np.int_]) -
     weight = np.abs(part)
     most = sizes @ weight
     terms = (sizes > 0).astype(np.float64) @ (weight > 0).astype(np.float64)
-    radius = box.radius[..., used] @ weight * INFLATION + (terms + 2) * SLACK * most
+    radius = box.radius[..., used] @ weight * INFLATION
+    finest = _finest(grid[used], part)
+    single = (terms <= 1) & powers_of_two(part).all(axis=0)
+    exact = {bits: single | (most < np.ldexp(1.0, np.clip(bits + finest, -1000, 1000))) for bits in (24, 52)}
+    radius = radius + np.where(exact[52], 0.0, (terms + 2) * SLACK * most)
     if machine.unit:
-        single = (terms <= 1) & powers_of_two(part).all(axis=0)
-        finest = _finest(grid[used], part)
-        exact = single | (most < np.ldexp(1.0, np.clip(24 + finest, -1000, 1000)))
-        radius = radius + np.where(exact, 0.0, (terms + 1) * machine.unit * most * INFLATION)
+        radius = radius + np.where(exact[24], 0.0, (terms + 1) * machine.unit * most * INFLATION)
     return Box(box.centre[..., used] @ part, radius)
 
 
@@ -149,10 +150,10 @@ def add(boxes: list[Box]) -> Box:
 def sum_weights(terms: int) -> Float:
     """How often, at the most, the largest, second largest, .. of so many terms is rounded in a sum of products.
 
-    A sum of n products in any order is a binary tree. What is lost is at most u sum_i (depth_i + 1) |t_i|: the additions
-    above a term, and its own product. The i-th smallest inner node of a tree has at most i + 1 leaves (its own inner
-    nodes are i or fewer), as in the tree that adds one by one; so with the terms in falling order that tree, whose depths
-    are n-1, n-1, n-2, .., 1, loses most.
+    A sum of n products in any order is a binary tree. What is lost is at most u sum_i (depth_i + 1) |t_i|: the
+    additions above a term, and its own product. The i-th smallest inner node of a tree has at most i + 1 leaves (its
+    own inner nodes are i or fewer), as in the tree that adds one by one; so with the terms in falling order that tree,
+    whose depths are n-1, n-1, n-2, .., 1, loses most.
     """
     depths = np.arange(terms, 0, -1.0) - 1
     depths[1:] += 1
@@ -160,6 +161,8 @@ def sum_weights(terms: int) -> Float:
 
 
 def sum_loss(sizes: Float) -> Float:
-    """The sum over the last axis of |t_i| by `sum_weights`, the largest first."""
+    """The sum over the last axis of |t_i| by `sum_weights`, the largest first; a term that is 0 counts for nothing."""
     falling = -np.sort(-np.abs(sizes), axis=-1)
-    return np.asarray(falling @ sum_weights(sizes.shape[-1])) * INFLATION
+    absent = (falling == 0).sum(axis=-1, keepdims=True)
+    times = np.maximum(sum_weights(sizes.shape[-1]) - absent, 1.0)
+    return np.asarray((falling * times).sum(axis=-1)) * INFLATION

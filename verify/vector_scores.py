@@ -40,24 +40,34 @@ def side(states: States, matrix: Float, role: str, without: tuple[int, ...] = ()
     return Side(project(states.machine, part, matrix[used], states.grid[used]), matrix)
 
 
-def scores(states: States, queries: Side, keys: Side, more: float = 0.0, terms: int = 0) -> Box:
+def scores(states: States, queries: Side, keys: Side, *, more: float = 0.0) -> Box:
     """The scores of every query with every key, shape [queries, keys].
 
-    `more` and `terms` say how large and how many the products are that the caller adds: they are in the same sum.
+    `more` is the size of one product that the caller adds: it is in the same sum, and rounds with it.
     """
     asked, held = queries.box, keys.box
-    centre = asked.centre @ held.centre.T
     sizes = reach(held)
     most = reach(asked) @ sizes.T
     radius = (np.abs(asked.centre) @ held.radius.T + asked.radius @ sizes.T) * INFLATION
-    count = (reach(asked) > 0).astype(np.float64) @ (sizes > 0).astype(np.float64).T + terms
+    count = products(queries, keys)
     radius = radius + (count + 2) * SLACK * most
     if states.machine.unit:
-        whole = (held.radius == 0).all(axis=1) & _signs(held.centre).all(axis=1)
-        products = np.where(whole, 0.0, 1.0)[None, :]
-        lost = np.maximum(count - 1, 0.0) + products * (count > 0)
+        copied = copies(keys)[None, :]
+        lost = np.maximum(count + (more > 0) - np.where(copied, 1.0, 0.0), 0.0)
         radius = radius + lost * states.machine.unit * (most + more) * INFLATION
-    return Box(centre, radius)
+    return Box(asked.centre @ held.centre.T, radius)
+
+
+def products(queries: Side, keys: Side) -> Float:
+    """How many products of each score can be other than 0, shape [queries, keys]."""
+    asked, held = reach(queries.box) > 0, reach(keys.box) > 0
+    return np.asarray(asked.astype(np.float64) @ held.astype(np.float64).T)
+
+
+def copies(keys: Side) -> NDArray[np.bool_]:
+    """The keys whose entries are 0 or +-1, exactly: their products round nothing."""
+    entries = keys.box.centre
+    return np.asarray(((keys.box.radius == 0) & ((entries == 0) | (np.abs(entries) == 1))).all(axis=1))
 
 
 def coefficient(matrix: Float, coordinate: int, other: Side) -> Box:
@@ -70,7 +80,3 @@ def coefficient(matrix: Float, coordinate: int, other: Side) -> Box:
 def halves(attention: AttentionWeights, head: int) -> tuple[Float, Float]:
     """Wq and Wk of a head, in float64."""
     return attention.query[head].astype(np.float64), attention.key[head].astype(np.float64)
-
-
-def _signs(values: Float) -> NDArray[np.bool_]:
-    return np.asarray((values == 0) | (np.abs(values) == 1))

@@ -1,7 +1,7 @@
 """States of the residual stream by role: position, own vector, and a box around what the layers add.
 
-At a position of a role the state is P[position] + v E + Z: P and E are the embeddings as stored, v the vector that stands
-there (none at BOS and EQ), no longer than the role's bound, and Z lies in the role's box.
+At a position of a role the state is P[position] + v E + Z: P and E are the embeddings as stored, v the vector that
+stands there (none at BOS and EQ), no longer than the role's bound, and Z lies in the role's box.
 """
 
 from dataclasses import dataclass, replace

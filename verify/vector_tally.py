@@ -8,7 +8,7 @@ from verify.boxes import Box
 from verify.certificate import Violation
 from verify.exact import INFLATION, Float, exp_upper
 from verify.vector_compare import Excess
-from verify.vector_machine import ABSENT, SLACK, project, reach
+from verify.vector_machine import ABSENT, SLACK, project, reach, sum_loss
 from verify.vector_scores import halves
 from verify.vector_state import States, hidden
 
@@ -19,7 +19,7 @@ class Count:
 
     Args:
         share: the box of s_k at the EQ where c examples follow the task, c = 0 to m, shape [m + 1].
-        logarithm: the box of L_k, likewise.
+        logarithm: the box of L_k = log(c/c0), likewise; the last head adds log c0.
         agree: the box of a_k at the y of an example that follows the task, shape [].
         disagree: the same for one that does not.
     """
@@ -149,9 +149,10 @@ def _logarithm(states: States, index: int, share: Box) -> Box:
         each = (terms + 1) * (size + shares[:, None] * np.abs(slope)) * states.machine.unit
         each = np.where((np.abs(slope) == 1) & (terms == 1), states.machine.unit * upper, each)
         radius = radius + (active * each) @ np.abs(out)
-        radius = radius + (active.sum(axis=1) + 1) * states.machine.unit * (upper @ np.abs(out))
+        constant_out = np.full((len(shares), 1), abs(float(mlp.bias_out[to])))
+        radius = radius + states.machine.unit * sum_loss(np.concatenate([upper * np.abs(out), constant_out], axis=1))
     prior = box.centre[to] + mlp.bias_out[to]
-    stored = states.machine.unit * (np.abs(prior) + box.radius[to]) * 2
+    stored = states.machine.unit * reach(box)[to] * 4
     return Box(centre + prior, (radius + box.radius[to] + stored) * INFLATION)
 
 

@@ -78,7 +78,7 @@ def _prove(construction: VectorConstruction, machine: Machine) -> Proof:
     tallied = after_attention(compared, second.attention)
     counted, more = counts(compared, tallied, found)
     violations += more
-    settled = _settle(tallied, after_mlp(tallied, second.mlp), found)
+    settled = after_mlp(tallied, second.mlp)
     # Lemma 5: the superposition.
     final = after_attention(settled, third.attention, roles=("eq",))
     weighings, parts, read_out, more = _superpose(settled, counted)
@@ -116,12 +116,6 @@ def _erase(start: States, attended: States, compared: States, reads: list[Read])
     return replace(compared, added={**compared.added, "y": y}, bounds=bounds)
 
 
-def _settle(tallied: States, settled: States, found: list[Excess]) -> States:
-    """The states after layer 2: no agreement where none is computed is what `after_mlp` says; nothing to add."""
-    del tallied, found
-    return settled
-
-
 def _superpose(
     states: States, counted: list[Count]
 ) -> tuple[list[Weighing], list[Contribution], list[Contribution], list[Violation]]:
@@ -148,11 +142,11 @@ def _superpose(
         weighings.append(weighed)
         parts.append(contribution(states, head, index, weighed, outputs, "vector"))
         read_out.append(contribution(states, head, index, weighed, weight_outputs, "weight"))
-    for head in heads:
-        if head not in taken and np.abs(attention.value[head]).any() and np.abs(attention.output[head]).any():
-            violations.append(
-                Violation("superpose", f"layer 3, head {head}", "no more heads than tasks", "a head that writes")
-            )
+    violations += [
+        Violation("superpose", f"layer 3, head {head}", "no more heads than tasks", "a head that writes")
+        for head in heads
+        if head not in taken and np.abs(attention.value[head]).any() and np.abs(attention.output[head]).any()
+    ]
     return weighings, parts, read_out, violations
 
 
@@ -180,7 +174,11 @@ def _lemmas(
 ) -> tuple[Lemma, ...]:
     """The chain with the figures that the theorem uses."""
     logs = np.log(np.maximum(np.arange(construction.layout.examples + 1.0), 1e-300))
-    off = [float((np.abs(c.logarithm.centre - logs) + c.logarithm.radius)[1:].max()) for c in counted]
+    # The logarithm is that of c, up to a constant that the last head adds.
+    off = [
+        float((np.abs(c.logarithm.centre - c.logarithm.centre[1] - logs) + c.logarithm.radius)[1:].max())
+        for c in counted
+    ]
     return (
         Lemma(
             "reads",
@@ -190,8 +188,8 @@ def _lemmas(
         ),
         Lemma(
             "excess",
-            "at every y, the excess of a task is in [low, high] where the example follows it, at least `least` where it "
-            "is a margin away; of the answer at most `answer` is left",
+            "at every y, the excess of a task is in [low, high] where the example follows it, at least `least` "
+            "where it is a margin away",
             {
                 "low": [excess.low for excess in found],
                 "high": [excess.high for excess in found],
@@ -201,7 +199,7 @@ def _lemmas(
         ),
         Lemma(
             "tally",
-            "every EQ knows log c for c >= 1 up to `off`, and c = 0 as `none` or less",
+            "every EQ knows log c for c >= 1 up to a constant and `off`, and c = 0 as `none` or less",
             {
                 "off": off,
                 "none": [float(c.logarithm.centre[0] + c.logarithm.radius[0]) for c in counted],

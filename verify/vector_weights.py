@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from verify.boxes import Box
 from verify.exact import INFLATION, Float
 from verify.vector_machine import SLACK, reach
-from verify.vector_scores import Side, coefficient, halves, scores, side
+from verify.vector_scores import Side, coefficient, copies, halves, products, scores, side
 from verify.vector_state import ROLES, States
 from verify.vector_tally import Count
 
@@ -50,23 +50,26 @@ def weighing(states: States, head: int, index: int, count: Count) -> Weighing:
     # The logarithm is in the scores as an unknown times `slope`; at the target the slope is 1.
     logs = count.logarithm
     largest = float(reach(logs).max())
-    found, slopes = {}, {}
+    found, slopes, held = {}, {}, {}
     for role in ROLES:
-        held = side(states, key, role, without=(agree_at,) if role == "y" else ())
-        slopes[role] = coefficient(query, log_at[0], held)
+        held[role] = side(states, key, role, without=(agree_at,) if role == "y" else ())
+        slopes[role] = coefficient(query, log_at[0], held[role])
         moved = float(reach(slopes[role]).max(initial=0.0)) * largest
-        found[role] = scores(states, asked, held, more=moved, terms=int(moved > 0))
+        # At the inputs the rounding of the logarithm's product is added by `_product`.
+        found[role] = scores(states, asked, held[role], more=0.0 if role == "x" else moved)
     at, rows = states.positions("eq"), np.arange(m + 1)
     own = found["x"].centre.reshape(m + 1, m + 1, n)[rows, rows]
     place = int(own.sum(axis=0).argmax())
     target = rows * n + place
     base = Box(found["x"].centre[rows, target], found["x"].radius[rows, target])
     slope = Box(slopes["x"].centre[target], slopes["x"].radius[target])
-    low, high = _product(slope, logs)
+    together = products(asked, held["x"])[rows, target] + np.where(copies(held["x"])[target], 0.0, 1.0)
+    low, high = _product(slope, logs, together * machine.unit)
     target_low, target_high = (base.centre - base.radius)[:, None] + low, (base.centre + base.radius)[:, None] + high
     # Other inputs hold the same logarithm, up to a difference of slopes: relative to the target it cancels.
     apart = np.abs(slopes["x"].centre - slope.centre[:, None]) + slopes["x"].radius + slope.radius[:, None]
     above = found["x"].centre + found["x"].radius - (base.centre - base.radius)[:, None] + apart * largest
+    above = above + (query.shape[1] + 2) * machine.unit * 2 * largest * reach(slopes["x"]).max()
     seen = states.positions("x") <= at[:, None]
     seen[rows, target] = False
     others = _sum_exp(above, seen) * machine.far
@@ -101,7 +104,8 @@ def _weigh(
 ) -> Weighing:
     """w = T / (T (1 + others) + (m' - c) S + c F + G), T the target, S an example that differs, F one that follows.
 
-    As executed: the exponentials are off by e relatively, so w by w (1 - w) 2 e; the sum, over one T and m' - c times S,
+    As executed: one of the exponentials T and S is exact, the other off by e, so w by w (1 - w) e; the sum, over one T
+    and m' - c times S,
     by `sum_weights` of its terms; the division by 2 u. What is tiny (others, F, G) counts twice.
     """
     m, machine = len(others) - 1, states.machine
@@ -120,7 +124,7 @@ def _weigh(
     high = np.minimum(high * INFLATION, 1.0)
     if machine.unit:
         exponent = np.abs(np.log(t_high) - np.log(np.maximum(most, 1e-300)))
-        e = 2 * (16 + 4 * np.minimum(exponent, 24.0)) * machine.unit
+        e = (8 + 4 * np.minimum(exponent, 24.0)) * machine.unit
         both = e * np.maximum(high * (1 - high), low * (1 - low)) * (1 + e) + e**2
         # T once and S (m' - c) times, relative to their sum; one by one, the larger terms first, loses most.
         one, many = np.maximum(t_high, most), np.where(apart > 0, most, 0.0)
@@ -134,13 +138,14 @@ def _weigh(
     return Weighing(place, np.where(valid, high, 0.0), error, elsewhere)
 
 
-def _product(slope: Box, logs: Box) -> tuple[Float, Float]:
-    """Bounds on slope times logarithm, shape [m + 1, m + 1], by m' and c."""
+def _product(slope: Box, logs: Box, loss: Float) -> tuple[Float, Float]:
+    """Bounds on slope times logarithm, each off by `loss` relatively, shape [m + 1, m + 1], by m' and c."""
     low, high = logs.centre - logs.radius, logs.centre + logs.radius
     corners = [
         (slope.centre + sign * slope.radius)[:, None] * part[None, :] for sign in (-1.0, 1.0) for part in (low, high)
     ]
-    return np.min(corners, axis=0), np.max(corners, axis=0)
+    lost = (loss * reach(slope))[:, None] * reach(logs)[None, :] * INFLATION
+    return np.min(corners, axis=0) - lost, np.max(corners, axis=0) + lost
 
 
 def _most(slope: Box, logs: Box) -> Float:
