@@ -2,7 +2,7 @@
 
 Codes are those of `construct.four_squares`: c_a in Z^4 with <c_a, c_a> = N and <c_a, c_b> <= N - 1. rho is the largest
 leak of the read heads, and every derivation needs rho <= 1/2. Task k has its own four numbers of `prediction`, P_k,
-and one number each of `answered` (h_k), `mismatch`, `evidence` (e_k) and `weight` (g_k).
+and one number each of `unanswered` (n_k), `mismatch`, `evidence` (e_k) and `weight` (g_k).
 """
 
 import numpy as np
@@ -26,17 +26,17 @@ def prediction_of(stream: ResidualStream, index: int) -> Subspace:
 
 
 def predict_table(mlp: MlpBuilder, task: TableTask, index: int) -> None:
-    """Step 2, everywhere: P_k = c[g_k(inputs)] and h_k = 1 where a table has an answer, else 0; one unit a row.
+    """Step 2, everywhere: P_k = c[g_k(inputs)] and n_k = 0 where a table has an answer, else 0 and 1; a unit a row.
 
     With r reads of codes r_hat_j, the row of inputs v with answer a is
 
-        relu(2 sum_j <r_hat_j, c[v_j]> - 2 r N + 1), written as c_a to P_k and as 1 to h_k.
+        relu(2 sum_j <r_hat_j, c[v_j]> - 2 r N + 1), written as c_a to P_k and as -1 to n_k, whose constant is 1.
 
     Row read, without leak: 1. r_hat_j is a convex combination of codes and 0 with at least 1 - rho on its target, so
     <r_hat_j, c> <= N always, >= N - 2 N rho where the token is v_j, and <= N - 1 + rho where it is not. Row read: the
     unit is in [1 - beta, 1], beta = 4 N r rho. Another row: the sum is at most 2 r N - 2 + 2 rho, the argument at most
-    2 rho - 1 <= 0, the unit exactly 0. Where nothing is read (x, BOS): likewise 0. QED: P_k = u c_a and h_k = u, with
-    one u in [1 - beta, 1], or both exactly 0.
+    2 rho - 1 <= 0, the unit exactly 0. Where nothing is read (x, BOS): likewise 0. QED: P_k = u c_a and n_k = 1 - u,
+    with one u in [1 - beta, 1], or exactly P_k = 0 and n_k = 1.
     """
     stream, codes = mlp.stream, four_square_code(mlp.stream["token"].size)
     norm = float(code_norm(len(codes)))
@@ -47,46 +47,48 @@ def predict_table(mlp: MlpBuilder, task: TableTask, index: int) -> None:
         inputs=[(stream[name], 2.0 * codes[keys[:, place]]) for place, name in enumerate(reads)],
         outputs=[
             (prediction_of(stream, index), codes[answers]),
-            (_each(stream["answered"].start + index, len(keys)), 1.0),
+            (_each(stream["unanswered"].start + index, len(keys)), -1.0),
         ],
     )
+    mlp.constant(_one(stream, "unanswered", index), np.ones(1, dtype=np.float32))
     mlp.close_group(
         f"predict[{task.name}]",
         reads=reads,
-        writes=["prediction", "answered"],
+        writes=["prediction", "unanswered"],
         margin=1.0,
         says="the code of the task's answer on the inputs read, 0 where it has none",
     )
 
 
 def predict_sum(mlp: MlpBuilder, scalar: SumScalar, task: SumTask, index: int) -> None:
-    """Step 2, everywhere: the same for a sum, by hinges that interpolate f(s') = (c[row of s'], 1), 0 without a row.
+    """Step 2, everywhere: the same for a sum, by hinges that interpolate f(s') = (c[row of s'], -1), 0 without a row.
 
     f is written as the sum of (change of slope at v) * relu(s_hat - v): exact at integers. s' is 0 where nothing is
     read, and f(0) = 0 as every row is at s' >= |S| >= 1. Each position's value is off by at most U rho, U the largest,
     so |s_hat - s'| <= delta = |S| U rho; between integers f is linear, and with delta <= 1
 
-        (P_k, h_k) = f(s') + t (f(s' +- 1) - f(s')), for some t in [0, delta].
+        (P_k, n_k - 1) = f(s') + t (f(s' +- 1) - f(s')), for some t in [0, delta].
 
     A token without a value makes s' larger than every row's: f = 0.
     """
     stream, codes = mlp.stream, four_square_code(mlp.stream["token"].size)
     rows = scalar.rows(task)
     sums, answers = np.array(list(rows), dtype=np.int_), np.array(list(rows.values()), dtype=np.int_)
-    answered = np.ones((len(rows), 1), dtype=np.float32)
+    answered = np.full((len(rows), 1), -1.0, dtype=np.float32)
     places, changes = interpolation(sums, np.concatenate([codes[answers], answered], axis=1))
     mlp.units(
         bias=-places.astype(np.float32),
         inputs=[(stream[sum_subspace(scalar.index)], 1.0)],
         outputs=[
             (prediction_of(stream, index), changes[:, :NUMBERS]),
-            (_each(stream["answered"].start + index, len(places)), changes[:, NUMBERS]),
+            (_each(stream["unanswered"].start + index, len(places)), changes[:, NUMBERS]),
         ],
     )
+    mlp.constant(_one(stream, "unanswered", index), np.ones(1, dtype=np.float32))
     mlp.close_group(
         f"predict[{task.name}]",
         reads=[sum_subspace(scalar.index)],
-        writes=["prediction", "answered"],
+        writes=["prediction", "unanswered"],
         margin=1.0,
         says="the code of the task's answer on the sum read, 0 where it has none",
     )
@@ -144,20 +146,20 @@ def credit(mlp: MlpBuilder, name: str, index: int) -> None:
 def gate(mlp: MlpBuilder, name: str, index: int) -> None:
     """Step 6, at EQ: g_k = w_k where the task has an answer for this query, else 0; one unit.
 
-        relu(w_k + h_k + [role eq] - 2)
+        relu(w_k - n_k)
 
-    is w_k with h_k = 1 at EQ. Otherwise the argument is at most w_k - 1 <= 0. An error of h_k adds to that of w_k.
+    is w_k with n_k = 0, and no sum rounds; with n_k = 1 it is 0 as w_k <= 1: the product of a weight and a bit. An
+    error of n_k adds to that of w_k. At EQ w_k is in [0, 1]; what a gate passes elsewhere is attended to by nothing.
     """
     stream = mlp.stream
-    places = [stream[part].start + index for part in ("evidence", "answered")]
     mlp.units(
-        bias=np.array([-2.0], dtype=np.float32),
-        inputs=[*((_each(place, 1), 1.0) for place in places), (stream["role_eq"], 1.0)],
-        outputs=[(_each(stream["weight"].start + index, 1), 1.0)],
+        bias=np.zeros(1, dtype=np.float32),
+        inputs=[(_one(stream, "evidence", index), 1.0), (_one(stream, "unanswered", index), -1.0)],
+        outputs=[(_one(stream, "weight", index), 1.0)],
     )
     mlp.close_group(
         f"gate[{name}]",
-        reads=["evidence", "answered", "role_eq"],
+        reads=["evidence", "unanswered"],
         writes=["weight"],
         margin=0.0,
         says="at eq: the weight of the task, if it has an answer for the query",
@@ -169,10 +171,10 @@ def superpose(mlp: MlpBuilder, task: TableTask | SumTask, index: int) -> None:
 
         relu(g_k + 2 <P_k, c_a> - 2 N), written to a's coordinate of `token`.
 
-    P_k = c_a: g_k. Another code: at most g_k - 2 <= 0. No answer: g_k = 0, at most -2 N. Where g_k = 0 all are 0. With
-    P_k = u c_a, u in [1 - beta, 1], and h_k = u, the unit is in [w_k - (2 N + 1) beta, w_k]. With a sum's P_k = c_a +
-    t (c_b - c_a): <c_b - c_a, c_a> >= -2 N, so in [w_k - (4 N + 1) delta, w_k]; at other answers a' still at most
-    g_k - 2 + 2 delta <= 0.
+    P_k = c_a: g_k. Another code: at most g_k - 2 <= 0. No answer: g_k = 0, at most -2 N. Where g_k = 0 all are 0.
+    With P_k = u c_a, u in [1 - beta, 1], and n_k = 1 - u, the unit is in [w_k - (2 N + 1) beta, w_k]. With a sum's
+    P_k = c_a + t (c_b - c_a): <c_b - c_a, c_a> >= -2 N, so in [w_k - (4 N + 1) delta, w_k]; at other answers a' still
+    at most g_k - 2 + 2 delta <= 0.
     """
     stream, codes = mlp.stream, four_square_code(mlp.stream["token"].size)
     answers: NDArray[np.int_] = np.unique(np.array(list(task.rows.values()), dtype=np.int_))
@@ -191,6 +193,11 @@ def superpose(mlp: MlpBuilder, task: TableTask | SumTask, index: int) -> None:
         margin=1.0,
         says="at eq: the weight of the task, to the answer that it predicts",
     )
+
+
+def _one(stream: ResidualStream, name: str, index: int) -> Subspace:
+    """The coordinate of task `index` in a subspace of one number a task."""
+    return Subspace(f"{name}[{index}]", stream[name].start + index, 1)
 
 
 def _each(coordinate: int, count: int) -> NDArray[np.int_]:

@@ -113,7 +113,7 @@ def _subspaces(task_set: TaskSet, layout: Layout, reads: SevenReads) -> Residual
     sizes |= {set_flag(positions): 1 for positions in reads.sets}
     sizes |= {read_subspace(position): NUMBERS for position in reads.codes}
     sizes |= {sum_subspace(scalar.index): 1 for scalar in reads.sums}
-    sizes |= {"prediction": NUMBERS * tasks, "answered": tasks, "mismatch": tasks}
+    sizes |= {"prediction": NUMBERS * tasks, "unanswered": tasks, "mismatch": tasks}
     return ResidualStream(sizes | {"evidence": tasks, "weight": tasks})
 
 

@@ -185,7 +185,7 @@ def log_table(examples: int) -> LogTable:
     """The table for counts 1 to m; each step makes good what the rounding of those before it left.
 
     >>> table = log_table(5)
-    >>> table.signs.tolist(), table.places.round(3).tolist()
+    >>> table.signs.tolist(), [round(float(place), 3) for place in table.places]
     ([-1.0, -1.0, -1.0, 1.0], [0.333, 0.25, 0.2, 0.333])
     """
     middle = math.isqrt(examples)

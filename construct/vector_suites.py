@@ -40,7 +40,7 @@ def rotation(dim: int, generator: np.random.Generator) -> Matrix:
 
 def general(dim: int, generator: np.random.Generator) -> Matrix:
     """A Gaussian matrix with rows of norm about 1."""
-    return generator.standard_normal((dim, dim)) / np.sqrt(dim)
+    return np.asarray(generator.standard_normal((dim, dim)) / np.sqrt(dim))
 
 
 KINDS: Mapping[str, Callable[[int, np.random.Generator], Matrix]] = {

@@ -105,7 +105,7 @@ def _value_rounding(states: States, value: Float, output: Float) -> Float:
     terms = np.count_nonzero(output, axis=0)
     single = (terms <= 1) & np.isin(np.abs(output).max(axis=0), (0.0, 1.0))
     through = result @ np.abs(output)
-    return through + np.where(single, 0.0, (terms + 1) * unit * (size @ np.abs(output)))
+    return np.asarray(through + np.where(single, 0.0, (terms + 1) * unit * (size @ np.abs(output))))
 
 
 def _most(states: States, value: Float, output: Float, role: str) -> Float:

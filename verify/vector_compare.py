@@ -155,7 +155,7 @@ def excesses(states: States, reads: list[Read]) -> tuple[list[Excess], list[Viol
     w_in = mlp.w_in.astype(np.float64)
     units = {place: np.asarray(form @ w_in) for place, form in forms.linear.items()}
     weight = abs(w_in)
-    constant = forms.rest.centre @ w_in + mlp.bias_in
+    constant = np.asarray(forms.rest.centre @ w_in + mlp.bias_in.astype(np.float64))
     radius = forms.rest.radius @ weight + 40 * SLACK * (reach(forms.rest) @ weight + np.abs(mlp.bias_in))
     radius = (radius + _unit_lost(states, forms)) * INFLATION
     found, violations = [], []
@@ -237,16 +237,16 @@ def _excess(
     positive = out > 0
     largest = _largest_difference(states, index, matched)
     taken = float((np.maximum(np.abs(alpha) * largest + middle + rest, 0.0) * np.maximum(-out, 0.0)).sum())
-    least = np.inf
-    for row in range(len(rows)):
-        for sign in (1.0, -1.0):
-            those = (matched == row) & (alpha * sign > 0) & positive
-            least = min(least, float((np.maximum(far[those], 0.0) * out[those]).sum()))
+    reached = [
+        float((np.maximum(far, 0.0) * out)[(matched == row) & (alpha * sign > 0) & positive].sum())
+        for row in range(len(rows))
+        for sign in (1.0, -1.0)
+    ]
     lost = states.machine.unit * (len(writers) + 2)
-    bound = base.centre + base.radius
+    bound, floor = float(base.centre + base.radius), float(base.centre - base.radius)
     high = max(0.0, bound) + float((near * np.maximum(out, 0.0)).sum()) * (1 + lost)
-    low = base.centre - base.radius - float((near * np.maximum(-out, 0.0)).sum()) * (1 + lost)
-    least = (least * (1 - lost) + base.centre - base.radius) - taken * (1 + lost)
+    low = floor - float((near * np.maximum(-out, 0.0)).sum()) * (1 + lost)
+    least = (min(reached) * (1 - lost) + floor) - taken * (1 + lost)
     return Excess(min(0.0, low) * INFLATION, high * INFLATION, least / INFLATION), ""
 
 

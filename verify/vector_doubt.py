@@ -163,7 +163,7 @@ def _score_rounding(states: States, query: Float, key: Float, asked: Float, held
     fixed_query = float(np.linalg.norm(position_query, axis=1).max(initial=0.0))
     fixed_key = float(np.linalg.norm(position_key, axis=1).max(initial=0.0))
     terms = int((query != 0).sum(axis=0).max()) + int((key != 0).sum(axis=0).max()) + d_qk + 4
-    return terms * states.machine.unit * (asked_norm + fixed_query) * (held_norm + fixed_key)
+    return float(terms) * states.machine.unit * (asked_norm + fixed_query) * (held_norm + fixed_key)
 
 
 def _excess(states: States, index: int, at: int, near: Box, far: Box) -> Excess:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from construct.sparse import sparse_matrix
 from construct.transformer import AttentionWeights, MlpWeights
+from construct.vector_prompts import VectorLayout
 from construct.vector_theorem import VectorConstruction
 from verify.boxes import Box, box_of_rows
 from verify.exact import INFLATION, Float, lowest_bit
@@ -43,6 +43,7 @@ class States:
         embedding: E, shape [d, d_model].
         position: P, shape [T, d_model].
         bounds: the largest norm of the vector at each role.
+        places: the box of P over the positions of each role.
         added: Z by role.
         grid: by coordinate, the exponent of the dyadic grid of its values, ABSENT where there may be others.
     """
@@ -52,26 +53,17 @@ class States:
     embedding: Float
     position: Float
     bounds: dict[str, float]
+    places: dict[str, Box]
     added: dict[str, Box]
     grid: NDArray[np.int_]
 
     def positions(self, role: str) -> NDArray[np.int_]:
         """The positions of a role."""
-        layout = self.construction.layout
-        n, every = layout.inputs, np.arange(layout.positions)
-        place = (every - 1) % (n + 2)
-        at = {"bos": every == 0, "x": (every > 0) & (place < n), "eq": (every > 0) & (place == n)}
-        at["y"] = (every > 0) & (place == n + 1)
-        return np.flatnonzero(at[role])
+        return role_positions(self.construction.layout, role)
 
     def fixed(self, role: str) -> Box:
         """The box of position and Z, without the vector."""
-        rows = self.position[self.positions(role)]
-        if not len(rows):
-            return self.added[role]
-        places = np.nonzero(rows)
-        box = box_of_rows(sparse_matrix(rows[places].astype(np.float32), places[0], places[1], rows.shape))
-        return add([box, self.added[role]])
+        return add([self.places[role], self.added[role]])
 
     def box(self, role: str) -> Box:
         """The box of the whole state, coordinate by coordinate."""
@@ -82,6 +74,15 @@ class States:
     def with_added(self, added: dict[str, Box], written: NDArray[np.bool_]) -> "States":
         """The states with other boxes; coordinates `written` to are on no known grid."""
         return replace(self, added=added, grid=np.where(written, ABSENT, self.grid))
+
+
+def role_positions(layout: VectorLayout, role: str) -> NDArray[np.int_]:
+    """The positions of a role."""
+    every = np.arange(layout.positions)
+    place = (every - 1) % (layout.inputs + 2)
+    later = every > 0
+    at = {"bos": ~later, "x": later & (place < layout.inputs), "eq": later & (place == layout.inputs)}
+    return np.flatnonzero(at[role] if role in at else later & (place == layout.inputs + 1))
 
 
 def embedded(construction: VectorConstruction, machine: Machine) -> States:
@@ -101,10 +102,12 @@ def embedded(construction: VectorConstruction, machine: Machine) -> States:
         both = (position.any(axis=0)) & (terms > 0)
         lost = lost + np.where(both, machine.unit * (np.abs(position).max(axis=0) + longest * terms), 0.0)
     added = {role: Box(nothing.centre, lost if role in ("x", "y") else nothing.radius) for role in ROLES}
+    rows = weights.position_embedding.astype(np.float64)
+    places = {role: box_of_rows(rows[role_positions(construction.layout, role)]) for role in ROLES}
     grid = np.array([_grid(position[:, at]) for at in range(d_model)])
     grid = np.where(embedding.any(axis=0), ABSENT, grid)
     bounds = {"bos": 0.0, "x": tasks.bound * ROOM, "eq": 0.0, "y": tasks.answer_bound * ROOM}
-    return States(construction, machine, embedding, position, bounds, added, grid)
+    return States(construction, machine, embedding, position, bounds, places, added, grid)
 
 
 def _grid(values: Float) -> int:

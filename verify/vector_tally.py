@@ -36,8 +36,10 @@ def counts(
     """Lemmas 3 and 4 for every task."""
     construction = after_first.construction
     found, violations = [], []
+    values = [_values(after_first, head) for head in range(construction.weights.heads[1])]
     for index, task in enumerate(construction.task_set.tasks):
-        share, reason = _share(after_first, index, excesses[index])
+        own = [{role: Box(box.centre[index], box.radius[index]) for role, box in value.items()} for value in values]
+        share, reason = _share(after_first, index, excesses[index], own)
         if reason:
             where = f"layer 2, attention, task {task.name!r}"
             violations.append(Violation("tally", where, "BOS beside the examples that follow the task", reason))
@@ -51,7 +53,7 @@ def counts(
     return found, violations
 
 
-def _share(states: States, index: int, excess: Excess) -> tuple[Box, str]:
+def _share(states: States, index: int, excess: Excess, values: list[dict[str, Box]]) -> tuple[Box, str]:
     """Lemma 3: s_k from the scores of the roles, relative to BOS.
 
     The excess of examples is the one coordinate that the boxes are too coarse for: it is `excess` where an example
@@ -60,10 +62,6 @@ def _share(states: States, index: int, excess: Excess) -> tuple[Box, str]:
     construction = states.construction
     layout, attention = construction.layout, construction.weights.layers[1].attention
     at, to = construction.stream["excess"].start + index, construction.stream["share"].start + index
-    values = [
-        {role: _value(states, head, role, to) for role in ("bos", "x", "eq", "y")}
-        for head in range(len(attention.query))
-    ]
     head = int(np.argmax([abs(value["bos"].centre) for value in values]))
     query, key = halves(attention, head)
     asked = project(states.machine, states.box("eq"), query, states.grid)
@@ -188,13 +186,13 @@ def _with(box: Box, at: int, low: float, high: float) -> Box:
     return Box(centre, radius)
 
 
-def _value(states: States, head: int, role: str, to: int) -> Box:
-    """What a key of a role, fully attended, adds to one coordinate."""
-    attention = states.construction.weights.layers[1].attention
-    value, output = attention.value[head].astype(np.float64), attention.output[head].astype(np.float64)[:, [to]]
-    inner = project(states.machine, states.box(role), value, states.grid)
-    box = project(states.machine, inner, output, np.full(len(output), ABSENT))
-    return Box(box.centre[0], box.radius[0])
+def _values(states: States, head: int) -> dict[str, Box]:
+    """What a key of each role, fully attended, adds to the shares of all tasks."""
+    attention, space = states.construction.weights.layers[1].attention, states.construction.stream["share"]
+    value = attention.value[head].astype(np.float64)
+    output = attention.output[head].astype(np.float64)[:, space.start : space.stop]
+    inner = {role: project(states.machine, states.box(role), value, states.grid) for role in ("bos", "x", "eq", "y")}
+    return {role: project(states.machine, box, output, np.full(len(output), ABSENT)) for role, box in inner.items()}
 
 
 def _top(box: Box) -> Float:

@@ -14,7 +14,13 @@ from construct.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = [name for _, name, _ in pkgutil.walk_packages(construct.__path__, "construct.") if name != "construct.cli"]
-WITH_EXAMPLES = ["construct.residual_stream", "construct.suites"]
+WITH_EXAMPLES = [
+    "construct.four_squares",
+    "construct.residual_stream",
+    "construct.seven_reads",
+    "construct.suites",
+    "construct.vector_mlp",
+]
 DOCUMENTS = ["README.md", "CONTRIBUTING.md"]
 
 

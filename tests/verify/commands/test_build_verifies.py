@@ -1,12 +1,14 @@
 """`construct build` proves what it has built before it says that it is done."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from construct.artifact import CERTIFICATE, DESCRIPTION, WEIGHTS, load
+from construct.constructions import KINDS
 from construct.theorems import Construction, two_layer
 from tests.construct.conftest import Command
 from tests.verify.conftest import edited
@@ -114,7 +116,7 @@ def test_what_cannot_be_certified_is_not_written(
         return edited(built, {"layers.0.mlp.bias_in": {(0,): 0.5}})
 
     with monkeypatch.context() as patched:
-        patched.setattr(build, "two_layer", broken)
+        patched.setattr(build, "KINDS", dict(KINDS) | {"two-layer": replace(KINDS["two-layer"], build=broken)})
         ran = construct("build", *SIZES, "--out", out)
         assert ran.status == 1
         assert ran.out == ""
