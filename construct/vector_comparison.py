@@ -106,3 +106,34 @@ def gram_error(task: AffineTask) -> float:
     """The largest entry of |A'A - I|."""
     matrix = task.matrix.astype(np.float64)
     return float(np.abs(matrix.T @ matrix - np.eye(len(matrix))).max())
+
+
+def check_told_apart(task_set: VectorTaskSet, comparison: Comparison) -> None:
+    """Raise TaskError for two different tasks that are nowhere a margin apart: no example follows only one of them.
+
+    Tasks that are the same function are let pass: each example follows both or none. In the distance of fingerprints
+    two tasks on one input are at most max_i |F_i (A - A')| R + |F_i (b - b')| apart, and reach it; on different inputs
+    the norms of F_i A and F_i A' take the place of that of the difference. For the comparison by attention, on unit
+    vectors, it is the largest singular value of A - A'; on different inputs it is 2.
+    """
+    rows = comparison.rows.astype(np.float64)
+    maps = [rows @ task.matrix.astype(np.float64) for task in task_set.tasks]
+    offsets = [rows @ task.offset.astype(np.float64) for task in task_set.tasks]
+    for index, (task, mapped, offset) in enumerate(zip(task_set.tasks, maps, offsets, strict=True)):
+        for other, other_mapped, other_offset in zip(
+            task_set.tasks[:index], maps[:index], offsets[:index], strict=True
+        ):
+            same_input = task.position == other.position
+            if same_input and np.array_equal(task.matrix, other.matrix) and np.array_equal(task.offset, other.offset):
+                continue
+            if comparison.kind == ATTENTION:
+                apart = float(np.linalg.norm(mapped - other_mapped, 2)) if same_input else 2.0
+            else:
+                parts = (mapped - other_mapped,) if same_input else (mapped, other_mapped)
+                lengths = np.sum([np.linalg.norm(part, axis=1) for part in parts], axis=0)
+                apart = float((lengths * task_set.bound + np.abs(offset - other_offset)).max())
+            if apart < comparison.margin:
+                raise TaskError(
+                    f"tasks {other.name!r} and {task.name!r} are nowhere more than {apart:.3g} apart, below the margin "
+                    f"{comparison.margin:g}: no example tells them apart; choose a smaller margin, or leave one out"
+                )

@@ -14,7 +14,7 @@ from construct.sparse import Sparse, sparse_matrix
 from construct.theorems import Circuit
 from construct.transformer import LayerWeights, TransformerWeights
 from construct.vector_bounds import choose_sharpness, real_bounds
-from construct.vector_comparison import ATTENTION, FINGERPRINT, Comparison, compare
+from construct.vector_comparison import ATTENTION, FINGERPRINT, Comparison, check_told_apart, compare
 from construct.vector_heads import (
     ROLES,
     comparing_head,
@@ -97,7 +97,7 @@ def vectors(
         comparison: "fingerprint" or "attention".
 
     Raises:
-        TaskError: examples, margin, width or comparison do not fit the tasks.
+        TaskError: examples, margin, width or comparison do not fit the tasks, or no example tells two of them apart.
         InputError: error or sharpness are out of range.
         TooLargeError: the weights do not fit into memory.
     """
@@ -106,6 +106,7 @@ def vectors(
     tasks = task_set if delta is None else replace(task_set, margin=delta)
     layout = VectorLayout(tasks.dim, tasks.inputs, examples)
     distance = compare(tasks, comparison, width)
+    check_told_apart(tasks, distance)
     stream = _subspaces(tasks, layout, distance)
     _check_memory(tasks, layout, distance, stream.d_model)
     chosen = choose_sharpness(tasks, distance, layout, error) if sharpness is None else round_sharpness(sharpness)

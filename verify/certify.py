@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from construct.artifact import CERTIFICATE, WEIGHTS, load, sizes, write_file
 from construct.errors import ArtifactError, InputError
 from construct.theorems import Construction
+from construct.transformer import TransformerWeights
 from verify.certificate import Proof
 from verify.superposition import superposition_proof
 from verify.theorem import prove
@@ -81,11 +82,7 @@ class Verdict:
             },
             **self.proof.to_json(),
             "arithmetic": ARITHMETIC,
-            "versions": {
-                "task-superposition": metadata.version("task-superposition"),
-                "numpy": np.__version__,
-                "python": ".".join(map(str, sys.version_info[:3])),
-            },
+            "versions": versions(),
             "seconds": round(self.seconds, 3),
         }
         return body | {"certificate_sha256": digest(body)}
@@ -112,6 +109,23 @@ def file_sha256(path: Path) -> str:
         raise ArtifactError(f"cannot read {path}: {error.strerror or error}") from error
 
 
+def versions() -> dict[str, str]:
+    """What made a certificate."""
+    return {
+        "task-superposition": metadata.version("task-superposition"),
+        "numpy": np.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+
+
+def refuse_denormal(weights: TransformerWeights) -> None:
+    """Raise ArtifactError where a weight is a denormal number."""
+    for name, tensor in weights.tensors():
+        values = tensor if isinstance(tensor, np.ndarray) else tensor.data
+        if ((values != 0) & (np.abs(values) < np.finfo(np.float32).tiny)).any():
+            raise ArtifactError(f"{name} holds a denormal number, which some devices read as 0: build it again")
+
+
 def judge(construction: Construction, weights_sha256: str, eps: float | None = None) -> Verdict:
     """Decide whether |q_hat - q|_1 <= eps for every prompt.
 
@@ -129,10 +143,7 @@ def judge(construction: Construction, weights_sha256: str, eps: float | None = N
         raise InputError("the artifact states no error bound (its sharpness is too low): give one with --error")
     if not 0 < claim < float("inf"):
         raise InputError(f"--error is {claim:g}: expected a positive number")
-    for name, tensor in construction.weights.tensors():
-        values = tensor if isinstance(tensor, np.ndarray) else tensor.data
-        if ((values != 0) & (np.abs(values) < np.finfo(np.float32).tiny)).any():
-            raise ArtifactError(f"{name} holds a denormal number, which some devices read as 0: build it again")
+    refuse_denormal(construction.weights)
     start = time.perf_counter()
     proof = PROVERS.get(construction.theorem, prove)(construction)
     certified = proof.real is not None and proof.real <= claim
@@ -149,7 +160,15 @@ def judge_folder(directory: Path, eps: float | None = None) -> Verdict:
     return judge(construction, file_sha256(directory / WEIGHTS), eps)
 
 
-def write_certificate(verdict: Verdict, directory: Path) -> Path:
+class Certified(Protocol):
+    """A verdict of any kind."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The certificate as a JSON object."""
+        ...
+
+
+def write_certificate(verdict: Certified, directory: Path) -> Path:
     """Write certificate.json into the artifact's folder, whole or not at all.
 
     Raises:

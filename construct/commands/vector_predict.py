@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from construct.commands.table import bar, table
-from construct.errors import InputError
+from construct.errors import InputError, PromptError
 from construct.vector_artifact import load_vectors
 from construct.vector_prediction import VectorPrediction, VectorPredictor, check_domain, unclear_examples
 from construct.vector_prompt_file import load_vector_prompt
@@ -34,10 +34,10 @@ def predict_vectors(
     if unclear:
         example, task, distance = unclear[0]
         more = f" (and {len(unclear) - 1} more)" if len(unclear) > 1 else ""
-        click.echo(
-            f"warning: example {example} is {distance:.4g} from task {task}{more}, neither within "
-            f"{comparison.tolerance:g} nor beyond {comparison.margin:g}: of such a prompt nothing is proved",
-            err=True,
+        raise PromptError(
+            f"example {example} is {distance:.4g} from task {task!r}{more}, neither within {comparison.tolerance:g} "
+            f"(it follows the task) nor beyond {comparison.margin:g} (it does not): nothing is proved of it; "
+            "leave the example out, or build with another --margin"
         )
     predictor = VectorPredictor(construction, dtype=dtype, device=device, dense=dense)
     if curve:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from construct.artifact import WEIGHTS, check_free, save, sizes
+from construct.artifact import VECTORS, WEIGHTS, check_free, save, sizes
 from construct.commands.table import table
 from construct.constructions import KINDS
 from construct.errors import InputError
@@ -17,7 +17,11 @@ from construct.suites import SUITES, build_suite
 from construct.task_file import load_task_file
 from construct.tasks import TaskSet
 from construct.theorems import DEFAULT_ERROR, Construction
+from construct.vector_comparison import COMPARISONS
+from construct.vector_suites import KINDS as VECTOR_KINDS
+from construct.vector_theorem import DEFAULT_VECTOR_ERROR
 from verify.certify import Verdict, file_sha256, judge, write_certificate
+from verify.commands.vector_build import DEFAULT_KIND, VectorOptions, build_vectors, vector_task_set
 from verify.commands.verify import summary
 
 DEFAULT_SUITE = "retrieval"
@@ -27,21 +31,41 @@ DEFAULT_THEOREM = "two-layer"
 @click.command()
 @click.option(
     "--theorem",
-    type=click.Choice(list(KINDS)),
+    type=click.Choice([*KINDS, VECTORS]),
     default=DEFAULT_THEOREM,
     show_default=True,
-    help="Which construction: two layers, or the argument of Theorem 1 a step a layer.",
+    help="Which construction: two layers, the argument of Theorem 1 a step a layer, or affine tasks on real vectors.",
 )
-@click.option("--tasks", type=int, help="K, the number of tasks of a suite.")
+@click.option("--tasks", type=int, help="K, the number of tasks of a suite, or of random tasks on vectors.")
 @click.option("--suite", help=f"A named suite: {', '.join(SUITES)}.  [default: {DEFAULT_SUITE}]")
-@click.option("--task-file", type=click.Path(path_type=Path), help="Tasks of your own (JSON), instead of a suite.")
+@click.option(
+    "--task-file",
+    type=click.Path(path_type=Path),
+    help="Tasks of your own, instead of a suite: JSON, for vectors also .npz.",
+)
 @click.option("--alphabet-size", type=int, help="V, the number of tokens of a suite that takes any.")
 @click.option("--inputs", type=int, help="n, the input tokens of an example, of a suite that takes any.")
 @click.option("--examples", type=int, default=60, show_default=True, help="m, the most examples in a prompt.")
-@click.option("--error", type=float, help=f"The wanted bound on |q_hat - q|_1.  [default: {DEFAULT_ERROR:g}]")
+@click.option(
+    "--error",
+    type=float,
+    help=f"The wanted bound on |q_hat - q|_1, for vectors on |q_hat - q|_max.  [default: {DEFAULT_ERROR:g}, "
+    f"for vectors {DEFAULT_VECTOR_ERROR:g}]",
+)
 @click.option("--sharpness", type=float, help="lambda, the scale of the attention scores, instead of --error.")
 @click.option("--out", type=click.Path(path_type=Path), help="The folder to write.  [default: NAME-of-the-tasks]")
-@click.option("--seed", type=int, help="Of a suite with random tables.  [default: 0]")
+@click.option("--seed", type=int, help="Of a suite with random tables, or of random tasks on vectors.  [default: 0]")
+@click.option("--dim", type=int, help="Vectors: d, their length.  [default: 8]")
+@click.option(
+    "--kind", type=click.Choice(list(VECTOR_KINDS)), help=f"Vectors: matrices drawn.  [default: {DEFAULT_KIND}]"
+)
+@click.option("--offsets", type=float, help="Vectors: the norm of the random tasks' offsets.  [default: 0]")
+@click.option("--bound", type=float, help="Vectors: R, the largest norm of an input.  [default: 1]")
+@click.option(
+    "--margin", type=float, help="Vectors: how far an example is from tasks it does not follow.  [default: 1/8]"
+)
+@click.option("--width", type=int, help="Vectors: r, the coordinates of a fingerprint.  [default: d]")
+@click.option("--comparison", type=click.Choice(list(COMPARISONS)), help="Vectors: how examples are compared.")
 @click.option("--dense", is_flag=True, help="Store every tensor dense.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Prove the bound for every prompt.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -57,6 +81,13 @@ def command(
     sharpness: float | None,
     out: Path | None,
     seed: int | None,
+    dim: int | None,
+    kind: str | None,
+    offsets: float | None,
+    bound: float | None,
+    margin: float | None,
+    width: int | None,
+    comparison: str | None,
     dense: bool,
     verify: bool,
     as_json: bool,
@@ -72,6 +103,25 @@ def command(
         raise InputError("--error and --sharpness are both given: the one chooses the other, give one")
     if seed is not None and seed < 0:
         raise InputError(f"seed is {seed}: expected at least 0")
+    options = VectorOptions(dim, kind, offsets, bound, margin, width, comparison)
+    if theorem == VECTORS:
+        for name, value in (("--suite", suite), ("--alphabet-size", alphabet_size)):
+            if value is not None:
+                raise InputError(f"{name} {value} is for tasks on tokens, not for --theorem vectors: leave it out")
+        on_vectors = vector_task_set(task_file, tasks, inputs, seed, options)
+        build_vectors(
+            on_vectors,
+            options,
+            examples=examples,
+            error=error,
+            sharpness=sharpness,
+            directory=out if out is not None else Path(_folder_name(on_vectors.name)),
+            dense=dense,
+            verify=verify,
+            as_json=as_json,
+        )
+        return
+    options.refuse_any(theorem)
     task_set = _task_set(tasks, suite, task_file, alphabet_size, inputs, seed)
     directory = out if out is not None else Path(f"{_folder_name(task_set.name)}-{len(task_set.tasks)}")
     check_free(directory)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import numpy as np
 
-from construct.artifact import CERTIFICATE
+from construct.artifact import CERTIFICATE, VECTORS, theorem_of
 from construct.commands.progress import progress_line
 from construct.commands.table import table
 from construct.errors import InputError
@@ -16,6 +16,7 @@ from construct.sampling import PromptSampler
 from construct.theorems import Construction
 from verify.certificate import Proof
 from verify.certify import Verdict, judge_folder, log10_prompts, write_certificate
+from verify.commands.vector_verify import verify_vectors
 
 COUNTEREXAMPLE_SAMPLES = 400
 """Random prompts of the search for a prompt that refutes a claim that was not proved."""
@@ -26,7 +27,7 @@ SHOWN = 8
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path))
-@click.option("--error", type=float, help="The claim on |q_hat - q|_1.  [default: the artifact's own]")
+@click.option("--error", type=float, help="The claim on the error.  [default: the artifact's own]")
 @click.option("--symbolic", is_flag=True, help="Also run prompts with the sharpness as a symbol.")
 @click.option(
     "--prompt", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="For --symbolic: a prompt."
@@ -63,6 +64,10 @@ def command(
         raise InputError(f"--sample is {sample}: expected at least 1")
     if seed < 0:
         raise InputError(f"--seed is {seed}: expected 0 or more")
+    if theorem_of(directory) == VECTORS:
+        _refuse_token_modes(context, symbolic=symbolic, exhaustive=exhaustive)
+        certified = verify_vectors(directory, error=error, sample=sample, device=device, seed=seed, as_json=as_json)
+        context.exit(0 if certified else 1)
     verdict = judge_folder(directory, error)
     report: dict[str, Any] = verdict.to_json()
     if verdict.certified:
@@ -81,6 +86,19 @@ def command(
         report["certified"] = False
     click.echo(json.dumps(report) if as_json else _text(verdict, report, directory))
     context.exit(0 if report["certified"] else 1)
+
+
+def _refuse_token_modes(context: click.Context, *, symbolic: bool, exhaustive: bool) -> None:
+    """Raise InputError for what is asked of a construction on vectors and has no meaning there."""
+    if symbolic:
+        raise InputError("--symbolic is for tokens: on vectors weights are no exact numbers; --sample N runs prompts")
+    if exhaustive:
+        raise InputError(
+            "--exhaustive is for tokens: there are infinitely many prompts of vectors; --sample N runs some"
+        )
+    given = context.get_parameter_source("dtype")
+    if given is not None and given.name == "COMMANDLINE":
+        raise InputError("--dtype is for tokens: vectors are sampled in float64 and float32 both, leave it out")
 
 
 def _counterexample(verdict: Verdict, seed: int) -> dict[str, Any] | None:
