@@ -22,6 +22,7 @@ from verify.facts import TaskFacts
 from verify.linear import CHUNK, Layer
 from verify.rounding import BITS, bounds_and_refusals, rounded_bounds
 from verify.rows import NotProvableError
+from verify.slots import reordered
 from verify.sums import code_columns, sum_answer, sum_evidence
 from verify.tables import table_answer, table_evidence
 
@@ -30,6 +31,8 @@ ROLES = ("bos", "x", "eq", "y")
 
 def prove(construction: Construction) -> Proof:
     """Bound |q_hat - q|_1 over all prompts, in real arithmetic.
+
+    The tasks may stand in the evidence in any order, which changes no answer; the lemmas number them as the weights do.
 
     Returns:
         A proof whose `real` is the bound, or None with the reason among the violations.
@@ -42,12 +45,20 @@ def prove(construction: Construction) -> Proof:
             return Proof(None, violations=(Violation("finite weights", name, "finite numbers", "others"),))
     try:
         with np.errstate(all="ignore"):  # what is no number in the end is no proof
-            return _prove(construction)
+            return _prove_in_order(construction)
     except (OverflowError, ValueError) as error:
         # Only numbers far beyond those of a construction get here; what cannot be computed is not proved.
         return Proof(None, violations=(Violation("not provable", "the model", "numbers of ordinary size", str(error)),))
     except NotProvableError as error:
         return Proof(None, violations=(Violation("not provable", "the model", "the form of the lemmas", str(error)),))
+
+
+def _prove_in_order(construction: Construction) -> Proof:
+    """The proof for the tasks as they are given or, where that fails, in the order that the weights have."""
+    proof = _prove(construction)
+    other = reordered(construction) if proof.violations else None
+    again = None if other is None else _prove(other)
+    return proof if again is None or again.violations else again
 
 
 def _prove(construction: Construction) -> Proof:
