@@ -1,4 +1,4 @@
-"""Task files, prompt files and folders of vectors: what is written is read again; what is broken is refused in words."""
+"""Task files, prompt files and folders of vectors: what is written is read again, the broken refused in words."""
 
 import json
 from pathlib import Path

@@ -1,6 +1,7 @@
 """`construct build --theorem vectors`, `verify`, `show` and `predict` on its folder: each option, each refusal."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,8 @@ def test_task_files_of_both_forms_build_the_same(construct: Command, tmp_path: P
         positions=np.array([task.position for task in tasks.tasks]),
     )
     for form in ("json", "npz"):
-        ran = construct(
-            *BUILD,
-            "--task-file",
-            tmp_path / f"tasks.{form}",
-            "--examples",
-            5,
-            "--margin",
-            0.1,
-            "--out",
-            tmp_path / form,
-        )
+        given = ("--task-file", tmp_path / f"tasks.{form}", "--out", tmp_path / form)
+        ran = construct(*BUILD, *given, "--examples", 5, "--margin", 0.1)
         assert (ran.status, ran.err) == (0, "")
     one, other = (load_vectors(tmp_path / form) for form in ("json", "npz"))
     assert one.comparison.margin == 0.1
@@ -100,7 +92,7 @@ def test_task_files_of_both_forms_build_the_same(construct: Command, tmp_path: P
         (("--inputs", 0), "inputs is 0"),
         (("--examples", 0), "examples is 0"),
         (("--examples", 10**9), "examples is 1000000000"),
-        (("--tasks", 60000, "--dim", 60000), "memory"),
+        (("--tasks", 60000, "--dim", 60000), "GiB are free"),
         (("--seed", -1), "seed is -1"),
         (("--kind", "taste"), "'taste' is not one of"),
         (("--comparison", "taste"), "'taste' is not one of"),
@@ -221,14 +213,11 @@ def test_a_claim_below_the_truth_is_refuted_by_a_prompt_that_predict_takes(
     assert "REFUTED: the model is off by" in construct("verify", made, "--error", 1e-12).out
 
 
-def test_altered_weights_are_refuted_and_lose_no_certificate(construct: Command, made: Path) -> None:
-    before = (made / CERTIFICATE).read_bytes()
+def test_altered_weights_are_refuted_and_get_no_certificate(construct: Command, made: Path) -> None:
     original = load_vectors(made)
     matrix = original.weights.layers[2].attention.value.copy()
     matrix[0, 0] *= -1
     layers = list(original.weights.layers)
-    from dataclasses import replace
-
     layers[2] = replace(layers[2], attention=replace(layers[2].attention, value=matrix))
     (made / CERTIFICATE).unlink()
     save_vectors(replace(original, weights=replace(original.weights, layers=tuple(layers))), made)
@@ -236,13 +225,12 @@ def test_altered_weights_are_refuted_and_lose_no_certificate(construct: Command,
     assert (ran.status, ran.err) == (1, "")
     assert "REFUTED" in ran.out
     assert not (made / CERTIFICATE).exists()
-    assert before
 
 
 def test_a_failed_proof_prints_json_without_nan(construct: Command, tmp_path: Path) -> None:
     construction: Any = built_case(tasks=2, dim=3, inputs=1, examples=2)
     seen = 0
-    for number, mutant in zip(range(25), mutants(construction, 3), strict=False):
+    for number, mutant in zip(range(9), mutants(construction, 3), strict=False):
         if not mutant.finite:
             continue
         save_vectors(mutant.construction, tmp_path / str(number))  # type: ignore[arg-type]
@@ -252,7 +240,7 @@ def test_a_failed_proof_prints_json_without_nan(construct: Command, tmp_path: Pa
             continue
         json.loads(ran.out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
         seen += ran.status == 1
-    assert seen > 5
+    assert seen > 3
 
 
 def test_show_and_predict_take_the_folder(construct: Command, made: Path, tmp_path: Path) -> None:
@@ -281,7 +269,7 @@ def test_prompts_outside_the_domain_are_refused_in_one_line(construct: Command, 
     assert construct("predict", made, "-", stdin=prompt(exact.tolist())).status == 0
     construct("predict", made, "-", stdin=prompt(exact.tolist(), [2, 0, 0, 0, 0])).refused("has norm 2", "at most 1")
     construct("predict", made, "-", stdin=prompt([9, 0, 0, 0, 0])).refused("an answer of example 0 has norm 9")
-    doubtful = (exact + [0.06, 0, 0, 0, 0]).tolist()
+    doubtful = (exact + 0.06 * np.eye(5)[0]).tolist()
     construct("predict", made, "-", stdin=prompt(doubtful)).refused("example 0 is 0.06 from task", "--margin")
     construct("predict", made, "-", stdin=prompt([float("nan")] * 5)).refused("not finite")
     construct("predict", made, "-", stdin=prompt([0.0] * 4)).refused("answers has the shape [1, 4]")
