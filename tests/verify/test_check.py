@@ -28,6 +28,7 @@ from construct.theorems import two_layer
 from tests.construct.strategies import task_sets
 from verify.certify import digest, judge_folder, write_certificate
 from verify.check import certificate as checker
+from verify.check import two_layer as two_layer_check
 from verify.exhaustive import exhaust
 from verify.mutations import mutants
 
@@ -163,7 +164,7 @@ def worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows from weights that do not change is worked out once, for the tests that change certificates."""
     models: dict[bytes, Any] = {}
     lemmas: dict[int, Any] = {}
-    read, find = checker.read_model, checker.find_lemmas
+    read, find = two_layer_check.read_model, two_layer_check.find_lemmas
 
     def read_once(described: Any, content: bytes) -> Any:
         key = content + json.dumps(described).encode()
@@ -176,8 +177,8 @@ def worked_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
             lemmas[id(model)] = find(model)
         return copy.deepcopy(lemmas[id(model)])
 
-    monkeypatch.setattr(checker, "read_model", read_once)
-    monkeypatch.setattr(checker, "find_lemmas", find_once)
+    monkeypatch.setattr(two_layer_check, "read_model", read_once)
+    monkeypatch.setattr(two_layer_check, "find_lemmas", find_once)
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
