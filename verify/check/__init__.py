@@ -1,6 +1,6 @@
 """Check a certificate again, trusting neither who built the weights nor who proved: python -m verify.check CERT DIR.
 
-These files are meant to be read by a sceptic, in this order: certificate.py (which theorem), two_layer.py and compare.py
+These files are meant to be read by a sceptic, in this order: certificate.py (which theorem), two_layer.py, compare.py
 (what is compared), model.py (what the weights compute), lemmas.py (what follows for each task), formats.py (rounding),
 files.py and exact.py (reading and arithmetic). They use the standard library alone and share no code with the rest of
 the project.
