@@ -23,6 +23,7 @@ class _Entry:
 
 COMMANDS: Mapping[str, _Entry] = {
     "build": _Entry("verify.commands.build", "Build the weights of K tasks in superposition."),
+    "superpose": _Entry("verify.commands.superpose", "Make one model of transformers that perform one task each."),
     "show": _Entry("construct.commands.show", "Show the circuit: what each head and unit reads and writes."),
     "predict": _Entry("construct.commands.predict", "Answer a prompt with the mixture of the tasks' answers."),
     "verify": _Entry("verify.commands.verify", "Prove for every prompt that the weights answer within the error."),

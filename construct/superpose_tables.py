@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from construct.errors import TaskError
 from construct.prompts import Layout
 from construct.residual_stream import Array
 from construct.sparse import sparse_matrix
@@ -14,9 +15,16 @@ from construct.transformer import LayerWeights, MlpWeights
 
 
 def table_component(task: TableTask | SumTask, layout: Layout) -> Component:
-    """One layer for a table, two for a sum: the reads of the two-layer construction, then its answers.
+    """One layer for a table, two for a sum: `cut_component` of the two-layer construction of this task alone."""
+    names = tuple(str(token) for token in range(layout.alphabet_size))
+    alone = TaskSet(task.name, names, layout.inputs, Format(), (replace(task, name="task"),))
+    return replace(cut_component(two_layer(alone, examples=layout.examples)), task=task)
 
-    In the two-layer construction of this task alone, the unit of a row answers
+
+def cut_component(built: Construction) -> Component:
+    """The reads of a two-layer construction of one task, as built or loaded, then its answers, by the same weights.
+
+    In the two-layer construction the unit of a row answers
 
         relu(<r_hat, code(v)> + w + [role eq] - (r B + 1)),
 
@@ -27,10 +35,17 @@ def table_component(task: TableTask | SumTask, layout: Layout) -> Component:
     that below 1e-6, so the contract eta = 1/4 holds by far.
 
     A table needs nothing of layer 1's MLP, so its answers stand there: one layer. A sum needs its Gray code first.
+
+    Raises:
+        TaskError: it is another construction, or has several tasks.
     """
-    names = tuple(str(token) for token in range(layout.alphabet_size))
-    alone = TaskSet(task.name, names, layout.inputs, Format(), (replace(task, name="task"),))
-    built = two_layer(alone, examples=layout.examples)
+    tasks = built.task_set.tasks
+    if built.theorem != "two-layer" or len(tasks) != 1:
+        raise TaskError(
+            f"{built.task_set.name!r} is a construction {built.theorem!r} of {len(tasks)} tasks: expected a two-layer "
+            "construction of one task; a task file gives a component for each of its tasks"
+        )
+    (task,) = tasks
     first, second = built.weights.layers
     answer = _unweighted(second.mlp, built)
     if isinstance(task, TableTask):
