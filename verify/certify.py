@@ -21,12 +21,13 @@ from construct.errors import ArtifactError, InputError
 from construct.theorems import Construction
 from construct.transformer import TransformerWeights
 from verify.certificate import Proof
+from verify.seven_theorem import prove_seven
 from verify.superposition import superposition_proof
 from verify.theorem import prove
 
 FORMAT = "task-superposition certificate"
 FORMAT_VERSION = 1
-PROVERS: Mapping[str, Callable[[Construction], Proof]] = {"superpose": superposition_proof}
+PROVERS: Mapping[str, Callable[[Construction], Proof]] = {"superpose": superposition_proof, "seven-layer": prove_seven}
 """The theorems with a prover of their own; which is asked decides how a proof is sought, not whether one is found."""
 
 ARITHMETIC = (
