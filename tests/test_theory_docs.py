@@ -80,16 +80,16 @@ def test_the_table_of_summaries_is_what_the_command_prints() -> None:
     assert f"$ .venv/bin/python -m verify.summaries\n{result.output}```" in text("depth.md")
 
 
-@pytest.mark.parametrize("m", [2, 3, 6, 7])
-def test_the_points_of_theorem_3_are_told_apart_by_every_sign_pattern(m: int) -> None:
-    pairs = m // 2
+@pytest.mark.parametrize(("m", "pairs"), [(2, 1), (3, 1), (6, 3), (7, 3), (11, 2), (13, 5)])
+def test_the_points_of_theorem_3_are_told_apart_by_every_sign_pattern(m: int, pairs: int) -> None:
+    width = m // (2 * pairs)
+    rest = [1] * (m - 2 * pairs * width)
     for signs in itertools.product((-1, 1), repeat=pairs):
-        bob = [value for sign in signs for value in (sign, -sign)] + [1] * (m % 2)
+        bob = [value for sign in signs for value in [sign] * width + [-sign] * width] + rest
         for j in range(pairs):
-            alice = [value for i in range(pairs) for value in ((1, -1) if i == j else (1, 1))] + [1] * (m % 2)
+            alice = [value for i in range(pairs) for value in [1] * width + [-1 if i == j else 1] * width] + rest
             agree = sum(x == y for x, y in zip(alice, bob, strict=True))
-            assert agree == pairs + signs[j] + (m - 2 * pairs)
-            assert agree - (m - pairs) == signs[j]
+            assert agree == m - pairs * width + width * signs[j]
 
 
 @given(st.integers(1, 64), st.integers(1, 2**20), st.integers(1, 10**9))
