@@ -1,6 +1,6 @@
-"""Experiments with trained models, beside what the constructions compute exactly.
+"""Models measured on the same prompts: constructed, trained, pretrained.
 
-small_model.py is the model class of `construct.transformer` with weights that gradient descent can change;
-one_layer.py asks how well one layer of it does as the number of examples grows (docs/theory/depth.md). What training
-finds is no proof: a better optimiser may find better weights.
+`language_model` opens a model, `settings` draws the questions, `tokenizing`, `scoring` and `search` find what the model
+says to them; `one_layer` is an experiment of its own, on how well one trained layer does (docs/theory/depth.md). What
+is measured is no proof: that is `verify`'s.
 """
