@@ -66,7 +66,9 @@ def draw_pool(
         meant = np.repeat(np.arange(count + 1), each)
         inputs = _inputs(task_set, comparison, generator, len(meant))
         given = task_values(task_set, inputs)
-        exact = given[np.arange(len(meant)), np.minimum(meant, count - 1)]
+        # What follows none is near the answer of some task, too.
+        near = np.where(meant == count, generator.integers(count, size=len(meant)), meant)
+        exact = given[np.arange(len(meant)), near]
         answers = _answers(task_set, comparison, generator, exact, meant == count)
         distances = comparison.distance(answers.astype(np.float64)[:, None] - given)
         clear = ((distances <= comparison.tolerance) | (distances >= comparison.margin)).all(axis=1)

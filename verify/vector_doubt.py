@@ -60,7 +60,7 @@ def _doubt(states: States, index: int, at: int) -> tuple[Box, Box]:
     own_low, own_high = scale * low - off, scale * high + off
     most = (abs(scale) * math.sqrt(1 + gram) * top**2 + off) * INFLATION
     edges = _edges(states, query, key, task.position, asked, held, top)
-    rounding = _score_rounding(states, query, key, asked, held, top)
+    rounding = _score_rounding(states, query, key, top)
     target = Box(edges["target"].centre, edges["target"].radius + rounding)
     sink = Box(edges["bos"].centre, edges["bos"].radius + rounding)
     # Relative to BOS: every key but BOS and the target, and the target itself, near or far.
@@ -150,20 +150,34 @@ def _edges(
     return result
 
 
-def _score_rounding(states: States, query: Float, key: Float, asked: Float, held: Float, top: float) -> float:
-    """The most that rounding moves a score at y: by norms, term by term."""
-    if not states.machine.unit:
+def _score_rounding(states: States, query: Float, key: Float, top: float) -> float:
+    """The most that rounding moves a score at y.
+
+    A score sum_l q_l k_l is off by what q, k and the sum itself lose: with a_l = sum_i |state_i| |Wq_il| >= |q_l|
+    and b_l likewise, with t products in a column of Wq or Wk, at most
+
+        u ((t + 1) sum_l a_l b_l + (t + 1) sum_l |q_l| b_l + (n + 1) sum_l |q_l| |k_l|).
+
+    The parts of positions are taken entry by entry; those of vectors by norms: sum_l |q_l| b_l <= |Q| | |K| |, with the
+    largest singular values of Q = E Wq and of the absolute values.
+    """
+    unit = states.machine.unit
+    if not unit:
         return 0.0
-    d_qk = query.shape[1]
-    position_query = np.abs(states.position[states.positions("y")]) @ np.abs(query)
-    position_key = np.abs(states.position) @ np.abs(key)
-    # A bilinear score sums over its columns: by Cauchy-Schwarz at most the product of both norms.
-    asked_norm = top * float(np.linalg.norm(np.linalg.norm(asked, axis=0)))
-    held_norm = top * float(np.linalg.norm(np.linalg.norm(held, axis=0)))
-    fixed_query = float(np.linalg.norm(position_query, axis=1).max(initial=0.0))
-    fixed_key = float(np.linalg.norm(position_key, axis=1).max(initial=0.0))
-    terms = int((query != 0).sum(axis=0).max()) + int((key != 0).sum(axis=0).max()) + d_qk + 4
-    return float(terms) * states.machine.unit * (asked_norm + fixed_query) * (held_norm + fixed_key)
+    own = np.abs(states.embedding)
+    added = {role: reach(states.added[role]) for role in ("bos", "x", "eq", "y")}
+    largest = np.max([*added.values()], axis=0)
+    asked = (np.abs(states.position[states.positions("y")]).max(axis=0, initial=0.0) + added["y"]) @ np.abs(query)
+    held = (np.abs(states.position).max(axis=0, initial=0.0) + largest) @ np.abs(key)
+    wide_query, wide_key = own @ np.abs(query), own @ np.abs(key)
+    positions = float(asked @ held) + top * float(np.linalg.norm(wide_key @ asked) + np.linalg.norm(wide_query @ held))
+    both = positions + top**2 * float(np.linalg.norm(wide_query @ wide_key.T, 2))
+    sizes = float(np.linalg.norm(states.embedding @ query, 2)) * float(np.linalg.norm(wide_key, 2))
+    once = positions + top**2 * sizes
+    of_query, of_key = (int((matrix != 0).sum(axis=0).max(initial=0)) for matrix in (query, key))
+    total = (of_query + 1) * both + (of_key + query.shape[1] + 2) * once
+    # What is lost of what is lost is less than a thousandth of it.
+    return float(total * unit * 1.001 * INFLATION)
 
 
 def _excess(states: States, index: int, at: int, near: Box, far: Box) -> Excess:

@@ -10,7 +10,7 @@ from verify.exact import INFLATION, Float, exp_upper
 from verify.vector_compare import Excess
 from verify.vector_machine import ABSENT, SLACK, project, reach, sum_loss
 from verify.vector_scores import halves
-from verify.vector_state import States, hidden
+from verify.vector_state import ROLES, States, hidden, value_box
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ def counts(
     construction = after_first.construction
     found, violations = [], []
     values = [_values(after_first, head) for head in range(construction.weights.heads[1])]
+    moved = _written(after_first)
     for index, task in enumerate(construction.task_set.tasks):
         own = [{role: Box(box.centre[index], box.radius[index]) for role, box in value.items()} for value in values]
         share, reason = _share(after_first, index, excesses[index], own)
@@ -44,7 +45,9 @@ def counts(
             where = f"layer 2, attention, task {task.name!r}"
             violations.append(Violation("tally", where, "BOS beside the examples that follow the task", reason))
         logarithm = _logarithm(after_second_attention, index, share)
-        agree, disagree = (_agreement(after_second_attention, index, excesses[index], follows=f) for f in (True, False))
+        agree, disagree = (
+            _agreement(after_second_attention, index, excesses[index], moved, follows=f) for f in (True, False)
+        )
         if agree.centre - agree.radius < 0.5 or disagree.centre + disagree.radius > 0.5:
             where = f"layer 2, mlp, task {task.name!r}"
             got = f"{agree.centre:.3g} and {disagree.centre:.3g}"
@@ -91,7 +94,8 @@ def _share(states: States, index: int, excess: Excess, values: list[dict[str, Bo
         2 * states.machine.exponential(1.0) * (abs(above["follows"]) + abs(below) > 0) + 2 * unit
     ) + c * unit * ((abs(above["follows"]) + abs(below) > 0) + 0.0)
     most = 1 / (1 + c * np.exp(below)) * (1 + relative) * INFLATION
-    least = 1 / (1 + c * weigh["follows"] + 2 * extra) * (1 - relative) / INFLATION
+    twice = 2.0 if unit else 1.0  # rounding the sum loses of a tiny term no more than the term
+    least = 1 / (1 + c * weigh["follows"] + twice * extra) * (1 - relative) / INFLATION
     others = [values[number] for number in range(len(values)) if number != head]
     prior = float(reach(states.box("eq"))[to]) + sum(_size(value) for value in others)
     own = values[head]
@@ -154,8 +158,23 @@ def _logarithm(states: States, index: int, share: Box) -> Box:
     return Box(centre + prior, (radius + box.radius[to] + stored) * INFLATION)
 
 
-def _agreement(states: States, index: int, excess: Excess, *, follows: bool) -> Box:
-    """Lemma 4 at y: a_k where an example follows the task, or where it does not, however large its excess."""
+def _written(states: States) -> Float:
+    """The most that the heads of layer 2 can write at y, by coordinate, in either direction."""
+    attention = states.construction.weights.layers[1].attention
+    every = [
+        np.max([reach(value_box(states, attention, head, role)) for role in ROLES], axis=0)
+        for head in range(len(attention.query))
+    ]
+    total = np.sum(every, axis=0)
+    lost = states.machine.unit * ((len(every) + 1) * total + reach(states.box("y")))
+    return np.asarray((total + np.where(total > 0, lost, 0.0)) * INFLATION)
+
+
+def _agreement(states: States, index: int, excess: Excess, moved: Float, *, follows: bool) -> Box:
+    """Lemma 4 at y: a_k where an example follows the task, or where it does not, however large its excess.
+
+    `moved` is how far the heads of layer 2 can have moved the excess.
+    """
     construction = states.construction
     mlp, stream = construction.weights.layers[1].mlp, construction.stream
     at, to = stream["excess"].start + index, stream["agreement"].start + index
@@ -163,13 +182,17 @@ def _agreement(states: States, index: int, excess: Excess, *, follows: bool) -> 
     writers, out = column.coords[0].astype(np.int_), column.data
     whole = states.box("y")
     largest = float(reach(whole)[at])
-    bounds = (excess.low, excess.high) if follows else (excess.least, max(largest, excess.least))
-    added = _with(states.added["y"], at, *bounds)
-    units = hidden(replace(states, added={**states.added, "y": added}), mlp, "y")
+    apart = float(moved[at])
+    least, most = (excess.low, excess.high) if follows else (excess.least, max(largest, excess.least))
+    bounds = least - apart, most + apart
+    # The bounds are of the whole coordinate, what stands there by the position included.
+    added, places = _with(states.added["y"], at, *bounds), _with(states.places["y"], at, 0.0, 0.0)
+    known = replace(states, added={**states.added, "y": added}, places={**states.places, "y": places})
+    units = hidden(known, mlp, "y")
     low, high = np.maximum(units.low[writers], 0.0), np.maximum(units.high[writers], 0.0)
     lost = (len(writers) + 1) * states.machine.unit * (np.count_nonzero(high) > 1 or not (np.abs(out) == 1).all())
     positive, negative = np.maximum(out, 0.0), np.maximum(-out, 0.0)
-    prior = states.added["y"]
+    prior = whole
     base, spread = float(prior.centre[to] + mlp.bias_out[to]), float(prior.radius[to])
     top = base + spread + float(high @ positive - low @ negative) * 1.0 + lost * float(high @ np.abs(out))
     bottom = base - spread + float(low @ positive - high @ negative) * 1.0 - lost * float(high @ np.abs(out))

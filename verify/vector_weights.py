@@ -114,13 +114,15 @@ def _weigh(
     apart = np.where(valid, shown - c, 0.0)
     follow, sinks, bos = (np.where(np.isfinite(part), part, 0.0)[:, None] for part in rest)
     least, most = (np.where(np.isfinite(part), part, 0.0)[:, None] for part in differ)
-    tiny = 2 * (c * follow + sinks) * INFLATION
+    # Rounding a sum loses of a term no more than the term itself.
+    twice = 2.0 if machine.unit else 1.0
+    tiny = twice * (c * follow + sinks) * INFLATION
     t_low, t_high = target
     s_low, s_high = apart * least, apart * most
     # For c = 0 the target is tiny itself; what stands against it is m' times S, or BOS alone.
     against = np.where(shown > 0, s_low, bos)
     high = np.where(c > 0, t_high / (t_high + s_low), t_high / np.maximum(against, 1e-300) * machine.far**2)
-    low = np.where(c > 0, t_low / (t_low * (1 + 2 * others[:, None]) + s_high + tiny), 0.0)
+    low = np.where(c > 0, t_low / (t_low * (1 + twice * others[:, None]) + s_high + tiny), 0.0)
     high = np.minimum(high * INFLATION, 1.0)
     if machine.unit:
         exponent = np.abs(np.log(t_high) - np.log(np.maximum(most, 1e-300)))
