@@ -197,8 +197,6 @@ def load_pretrained(
     Raises:
         InputError: it is not there, cannot be read, or is of no known architecture.
     """
-    library = _transformers()
-    library.utils.logging.disable_progress_bar()
     folder = Path(name)
     if not folder.is_dir() and (folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise InputError(
@@ -209,6 +207,8 @@ def load_pretrained(
             f"{name} has no {DESCRIPTION} (a construction) and no config.json (a Hugging Face model): give another "
             "folder"
         )
+    library = _transformers()
+    library.utils.logging.disable_progress_bar()
     settings: dict[str, Any] = {"dtype": runtime.torch_dtype, **_quantized(options, runtime)}
     settings |= {} if attention is None else {"attn_implementation": attention}
     settings |= {} if options.device_map is None else {"device_map": options.device_map}
@@ -227,7 +227,12 @@ def load_pretrained(
 
 def _transformers() -> Any:
     """The library, whose own types do not fit its dynamic classes."""
-    return import_module("transformers")
+    try:
+        return import_module("transformers")
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"a pretrained model needs the package {error.name}: pip install 'task-superposition[empirical]'"
+        ) from error
 
 
 def _quantized(options: Options, runtime: Runtime) -> dict[str, Any]:

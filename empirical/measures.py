@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -39,7 +40,7 @@ class Sample:
     evidence: Floats
     drawn: Integers
     correct: Floats
-    exact: NDArray[np.bool_]
+    exact: Booleans
 
     def __len__(self) -> int:
         """N."""
@@ -51,16 +52,18 @@ class Sample:
         return np.exp(self.log_probability)
 
     @property
-    def first(self) -> NDArray[np.bool_]:
+    def first(self) -> Booleans:
         """Whether a task is the first with its answer: sums over answers are sums over these, shape [N, K]."""
         places = np.arange(self.answer_of.shape[1])
         earlier = (self.answer_of[:, :, None] == self.answer_of[:, None, :]) & (places[None, :] < places[:, None])
-        return ~earlier.any(-1)
+        found: Booleans = np.logical_not(earlier.any(-1))
+        return found
 
     @property
-    def ambiguous(self) -> NDArray[np.bool_]:
+    def ambiguous(self) -> Booleans:
         """Whether two tasks give one answer, shape [N]."""
-        return ~self.first.all(-1)
+        found: Booleans = np.logical_not(self.first.all(-1))
+        return found
 
     def over_answers(self, weights: Floats) -> Floats:
         """Weights of tasks, [K] or [N, K], added up over the tasks with one answer; 0 but for the first. [N, K]."""
@@ -78,7 +81,8 @@ class Sample:
     @property
     def other(self) -> Floats:
         """The mass on anything but the tasks' answers, shape [N]."""
-        return 1 - (self.probability * self.first).sum(-1)
+        left: Floats = 1 - (self.probability * self.first).sum(-1)
+        return left
 
     @property
     def oracle(self) -> Floats:
@@ -101,7 +105,11 @@ class Estimate:
         """Such as 0.512 [0.480, 0.541]."""
         if math.isnan(self.value):
             return "undefined"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{_written(self.value)} [{_written(self.low)}, {_written(self.high)}]"
+
+
+def _written(value: float) -> str:
+    return f"{round(value, 3) + 0.0:.3f}"  # without the sign of a rounded -0.0
 
 
 def estimate(count: int, statistic: Callable[[Integers], float], *, seed: int = 0) -> Estimate:

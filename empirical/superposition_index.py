@@ -131,9 +131,9 @@ def regression(sample: Sample, *, seed: int = 0) -> Regression:
     kept = ~sample.ambiguous & ~np.isnan(sample.normalised).any(-1)
     targets, inputs = sample.normalised[kept], predictors(sample)[kept]
     nothing = Estimate(math.nan, math.nan, math.nan)
-    if len(targets) < 3:
+    varied = [place for place in range(len(PREDICTORS)) if np.ptp(inputs[:, :, place], axis=0).max(initial=0) > 1e-9]
+    if len(targets) < 3 or not varied:
         return Regression(dict.fromkeys(PREDICTORS, nothing), math.nan)
-    varied = [place for place in range(len(PREDICTORS)) if np.ptp(inputs[:, :, place], axis=0).max() > 1e-9]
 
     def fit(places: Integers) -> tuple[Floats, float]:
         # Less its mean over prompts, a task's own level is gone: what is left is differences between prompts.

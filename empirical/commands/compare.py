@@ -1,0 +1,5 @@
+"""`construct compare`."""
+
+from empirical.commands.report import compare
+
+command = compare
