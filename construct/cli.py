@@ -32,6 +32,7 @@ COMMANDS: Mapping[str, _Entry] = {
     "evaluate": _Entry("empirical.commands.evaluate", "Measure task superposition in any causal language model."),
     "report": _Entry("empirical.commands.report", "Print the tables of what evaluate measured."),
     "compare": _Entry("empirical.commands.compare", "Put several models, asked the same, side by side."),
+    "task-vectors": _Entry("empirical.commands.task_vectors", "Find, mix and put in a model's task vectors."),
 }
 
 

@@ -169,7 +169,7 @@ def select_tasks(task_set: TaskSet, names: Sequence[str]) -> TaskSet:
 
 
 def draw(task_set: TaskSet, cell: Cell, prompts: int, rules: Rules, *, place: int = 0) -> Iterator[Question]:
-    """Draw the questions of one condition; the same arguments give the same questions.
+    """Draw the questions of one condition; the same arguments give the same questions, other places the same queries.
 
     Args:
         task_set: the tasks; each of them answers every query.
@@ -187,10 +187,13 @@ def draw(task_set: TaskSet, cell: Cell, prompts: int, rules: Rules, *, place: in
         raise InputError(f"{prompts} prompts of {cell.examples} examples: expected at least 1 prompt, 0 examples")
     pools = [_Pool(task, task_set) for task in task_set.tasks]
     generator = np.random.default_rng([rules.seed, place])
+    # Queries have a generator of their own: conditions are compared on the same ones.
+    queries = np.random.default_rng(rules.seed)
     seen: set[str] = set()
     for index in range(prompts):
         for _ in range(ATTEMPTS):
-            question = _question(task_set, cell, rules, pools, generator, place, index)
+            query = _query(task_set, rules, pools, queries)
+            question = _question(task_set, cell, rules, pools, generator, query, place, index)
             if question.text not in seen:
                 break
         else:
@@ -208,10 +211,10 @@ def _question(
     rules: Rules,
     pools: "Sequence[_Pool]",
     generator: np.random.Generator,
+    query: Inputs,
     place: int,
     index: int,
 ) -> Question:
-    query = _query(task_set, rules, pools, generator)
     shares = _counts(cell, rules, generator)
     drawn = [task for task, count in enumerate(shares) for _ in range(count)]
     generator.shuffle(drawn)
