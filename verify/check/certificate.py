@@ -9,6 +9,7 @@ from typing import Any
 
 from verify.check.exact import RefusedError, require
 from verify.check.files import UnreadableError, read_bytes, read_json
+from verify.check.seven import check_seven
 from verify.check.two_layer import check_two_layer
 
 Say = Callable[[str], object]
@@ -20,6 +21,7 @@ That the digests are right, and that the certificate is of these weights, was ch
 
 THEOREMS: Mapping[str, Check] = {
     "two-layer": check_two_layer,
+    "seven-layer": check_seven,
 }
 """The theorems that are checked here, by the name that the certificate gives."""
 

@@ -5,55 +5,86 @@ most 2^-10, exact at 0; conversions to nearest.
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 
-from verify.check.exact import Row, columns, dot, require, times
-from verify.check.model import Model
+from verify.check.exact import Number, Row, columns, dot, require, times
+from verify.check.model import Head, Model
 
 FORMATS = {"float32": (24, -149), "bfloat16": (8, -133), "float16": (11, -24)}
 """The bits, and the exponent of the least number, of each format."""
 
 
 def check_exact(model: Model, form: str, average: Sequence[Fraction]) -> None:
-    """What the bound of a program executed in a format needs (verify/rounding.py has the assumptions).
+    """What the bound of the two layers executed in a format needs (verify/rounding.py has the assumptions).
 
     Leaks are lost in rounding; weights are integers that fit, but for the queries; integers and scores are exact.
     """
-    bits, smallest = FORMATS[form]
-    fail = f"{form} is not proved: "
-    size: Row = defaultdict(int)  # the most that a coordinate can be, before the units of layer 1
+    bits = FORMATS[form][0]
+    read = (columns(head.values) for head in model.heads)
+    gates = [max([1, *(abs(weight) for c in at for weight in model.mlp(0, "w_in")[c].values())]) for at in read]
+    check_leaks(model, form, average, [spread(head) * gate for head, gate in zip(model.heads, gates, strict=True)])
+    check_weights(model, form)
+    size, written = sizes(model), Counter[int]()
+    for unit in model.units[0]:
+        most = max(0, *(model.most(unit, role) for role in model.fixed))
+        terms = abs(unit.bias) + sum(abs(weight) * size[c] for c, weight in unit.column.items())
+        require(terms <= 2**24 and most <= 2**bits, f"{form} is not proved: units of layer 1 reach too far")
+        for c, weight in unit.out.items():
+            written[c] += most * abs(weight)
+    fits = max(size.values()) <= 2**bits and max([0, *written.values()]) <= 2**24
+    require(fits, f"{form} is not proved: sums reach too far")
+    check_scores(model, form, (0, 1))
+
+
+def spread(head: Head) -> Number:
+    """How far what a read head writes to a coordinate ranges, at least 1."""
+    parts = [[0, *(row.get(c, 0) for row in head.values)] for c in columns(head.values)]
+    return max([1, *(max(part) - min(part) for part in parts)])
+
+
+def sizes(model: Model) -> Row:
+    """The most that a coordinate can be, before any unit: what positions, tokens and read heads give."""
+    size: Row = defaultdict(int)
     for rows in (model.place, model.token, *(head.values for head in model.heads)):
         for c in columns(rows):
             size[c] += max(abs(row.get(c, 0)) for row in rows)
-    for head in model.heads:
-        parts = [[0, *(row.get(c, 0) for row in head.values)] for c in columns(head.values)]
-        spread = max((max(part) - min(part) for part in parts), default=0)
-        gate = max([1, *(abs(weight) for c in columns(head.values) for weight in model.mlp(0, "w_in")[c].values())])
-        require(head.leak * max(1, spread) * gate <= Fraction(1, 2**28), fail + "a read leaks too much")
+    return size
+
+
+def check_leaks(model: Model, form: str, average: Sequence[Fraction], reach: Sequence[Number]) -> None:
+    """Leaks are lost in the rounding: of each read head times how far it reaches, and of the average by m'."""
+    fail = f"{form} is not proved: "
+    for head, most in zip(model.heads, reach, strict=True):
+        require(head.leak * most <= Fraction(1, 2**28), fail + "a read leaks too much")
         require(not len(head.targets) & (len(head.targets) - 1), fail + "a read divides by no power of two")
     require(max(leak * shown for shown, leak in enumerate(average)) <= Fraction(1, 2**26), fail + "the average leaks")
+
+
+def check_weights(model: Model, form: str) -> None:
+    """Weights fit the format; but for the queries', they are integers."""
+    bits, smallest = FORMATS[form]
     for name, tensor in model.tensors.items():
         distinct = {abs(weight) for row in tensor.rows for weight in row.values()}
         for over, under in ((weight.numerator, weight.denominator) for weight in distinct):
             exponent = over.bit_length() - under.bit_length() + 1
             fits = (over // (over & -over)).bit_length() <= bits and smallest + bits <= exponent <= 15
-            require(fits and (under == 1 or name.endswith("attention.query")), fail + f"a weight of {name}")
-    written: Row = defaultdict(int)
-    for unit in model.units[0]:
-        most = max(0, *(model.most(unit, role) for role in model.fixed))
-        terms = abs(unit.bias) + sum(abs(weight) * size[c] for c, weight in unit.column.items())
-        require(terms <= 2**24 and most <= 2**bits, fail + "units of layer 1 reach too far")
-        for c, weight in unit.out.items():
-            written[c] += most * abs(weight)
-    require(max(size.values()) <= 2**bits and max([0, *written.values()]) <= 2**24, fail + "sums reach too far")
-    for layer in (0, 1):
-        for number in range(model.tensors[f"layers.{layer}.attention.query"].shape[0]):
+            whole = under == 1 or name.endswith("attention.query")
+            require(fits and whole, f"{form} is not proved: a weight of {name}")
+
+
+def check_scores(model: Model, form: str, layers: Sequence[int]) -> None:
+    """Queries, keys and scores are exact in the format."""
+    bits = FORMATS[form][0]
+    for layer in layers:
+        for number in range(model.head_count(layer)):
             sides = [on_grid(model, layer, number, side) for side in (0, 1)]
-            require(max(0, *sides[0].values(), *sides[1].values()) <= 2**bits, fail + "a query or key is not exact")
-            require(dot(*sides) <= 2 ** (24 if form == "float32" else bits), fail + "a score is not exact")
+            exact = max(0, *sides[0].values(), *sides[1].values()) <= 2**bits
+            require(exact, f"{form} is not proved: a query or key is not exact")
+            exact = dot(*sides) <= 2 ** (24 if form == "float32" else bits)
+            require(exact, f"{form} is not proved: a score is not exact")
 
 
 @cache
@@ -74,20 +105,26 @@ def on_grid(model: Model, layer: int, number: int, side: int) -> Row:
 
 
 def rounded_bound(model: Model, form: str, real: Sequence[Fraction], together: int) -> Fraction:
-    """Twice the real bound, and three things that round: the average, a unit's integers and one weight, the answers.
-
-    u is the unit of the format, v that of sums in float32. A unit's sum rounds in each binade that it enters. At one
-    example at most `together` tasks have a weight.
-    """
-    u, v, tasks, narrow = Fraction(1, 2 ** FORMATS[form][0]), Fraction(1, 2**24), len(model.tasks), form != "float32"
+    """The bound of the two layers as executed, from what a unit's integers round beside one weight."""
     terms = dict.fromkeys(model.evidence, 0)  # the largest sum of integers beside each weight
     for unit in model.units[1]:
         for at in unit.column.keys() & terms.keys():
             beside = sum(abs(weight) for c, weight in unit.column.items() if c != at)
             terms[at] = max(terms[at], math.ceil(max(beside, abs(unit.bias))) + 1)
     binades = sorted((ceil_log2(most) if most else 0 for most in terms.values()), reverse=True)
-    steps = [2**binade - 1 for binade in binades]
-    exact = narrow and binades[0] + ceil_log2(model.examples) + 1 + FORMATS[form][0] <= 24
+    exact = binades[0] + ceil_log2(model.examples) + 1 + FORMATS[form][0] <= 24
+    return add_rounding(form, real, together, [2**binade - 1 for binade in binades], exact=exact)
+
+
+def add_rounding(form: str, real: Sequence[Fraction], together: int, steps: Sequence[int], *, exact: bool) -> Fraction:
+    """Twice the real bound, and three things that round: the average, a unit's integers and one weight, the answers.
+
+    u is the unit of the format, v that of sums in float32. A unit's sum rounds in each binade that it enters: `steps`
+    by task, the largest first, in units of v; not at all in a narrow format whose weights are on so coarse a grid
+    (`exact`). At one example at most `together` tasks have a weight.
+    """
+    u, v, tasks, narrow = Fraction(1, 2 ** FORMATS[form][0]), Fraction(1, 2**24), len(steps), form != "float32"
+    exact = exact and narrow
 
     @cache
     def partial_sums(count: int, parts: int) -> Fraction:

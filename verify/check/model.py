@@ -33,7 +33,7 @@ class Part(NamedTuple):
 class Unit(NamedTuple):
     """A hidden unit: its weights, and what each role (bias and position), its own token and the heads give it.
 
-    `out` is what it writes; for layer 2, what it adds to the output.
+    `out` is what it writes; for the last layer, what it adds to the output.
     """
 
     column: Row
@@ -45,10 +45,19 @@ class Unit(NamedTuple):
 
 
 class Model:
-    """The weights, and what stands at the positions of each role."""
+    """The weights, and what stands at the positions of each role; the layers in `reading` have the read heads."""
 
-    def __init__(self, tensors: dict[str, Tensor], tasks: list[Task], sizes: tuple[int, ...], evidence: range) -> None:
-        self.tensors, self.tasks, self.evidence = tensors, tasks, evidence
+    def __init__(
+        self,
+        tensors: dict[str, Tensor],
+        tasks: list[Task],
+        sizes: tuple[int, ...],
+        evidence: range,
+        *,
+        depth: int = 2,
+        reading: tuple[int, ...] = (0,),
+    ) -> None:
+        self.tensors, self.tasks, self.evidence, self.depth = tensors, tasks, evidence, depth
         self.alphabet, self.inputs, self.examples = V, n, m = sizes
         self.place, self.token = tensors["embedding.position"].rows, tensors["embedding.token"].rows[:V]
         self.output = tensors["unembedding"].rows
@@ -61,10 +70,10 @@ class Model:
         self.fixed = {role: self.place[at[0]] for role, at in roles.items()}
         pairs = [(self.place[at].items(), self.fixed[role].items()) for role, places in roles.items() for at in places]
         self.varying = {c for here, first in pairs for c, _ in here ^ first}
-        self.heads = [self.read_head(number) for number in range(tensors["layers.0.attention.query"].shape[0])]
+        self.heads = [self.read_head(layer, number) for layer in reading for number in range(self.head_count(layer))]
         self.read = {c for head in self.heads for c in columns(head.values)}
         self.codes = columns(self.mlp(0, "w_out")) - set(evidence)
-        self.units = [self.find_units(layer) for layer in (0, 1)]
+        self.units = [self.find_units(layer) for layer in range(depth)]
 
     def check_shapes(self) -> None:
         """Every tensor is there, with the shape that V, n, m and the other tensors ask for."""
@@ -72,7 +81,7 @@ class Model:
         expected: dict[str, tuple[int, ...]] = {"embedding.token": (self.alphabet + 2, d)}
         expected["embedding.position"] = ((self.examples + 1) * (self.inputs + 2), d)
         expected["unembedding"] = (d, self.alphabet)
-        for layer in ("layers.0", "layers.1"):
+        for layer in (f"layers.{number}" for number in range(self.depth)):
             h, _, d_qk = self.tensors[f"{layer}.attention.query"].shape
             d_value, width = (self.tensors[f"{layer}.{name}"].shape[-1] for name in ("attention.value", "mlp.w_in"))
             expected |= {f"{layer}.attention.{name}": (h, d, d_qk) for name in ("query", "key")}
@@ -84,6 +93,10 @@ class Model:
         require(len(self.evidence) == len(self.tasks), "there is not one evidence for each task")
         require(not any(self.tensors["embedding.token"].rows[self.alphabet :]), "BOS or EQ has an embedding")
 
+    def head_count(self, layer: int) -> int:
+        """The heads of a layer."""
+        return self.tensors[f"layers.{layer}.attention.query"].shape[0]
+
     def attention(self, layer: int, head: int) -> list[list[Row]]:
         """Wq, Wk, Wv, Wo of a head."""
         tensors = [self.tensors[f"layers.{layer}.attention.{name}"] for name in ("query", "key", "value", "output")]
@@ -93,16 +106,16 @@ class Model:
         """W1 (w_in), W2 (w_out), or a bias as a matrix of one row."""
         return self.tensors[f"layers.{layer}.mlp.{name}"].rows
 
-    def read_head(self, number: int) -> Head:
+    def read_head(self, layer: int, number: int) -> Head:
         """Lemma 1: every EQ and y attends to the same inputs of its own example, elsewhere at most the leaks.
 
         The key of input (or EQ, y) p in example i is key(0, p) + key(i, 0) - key(0, 0), exactly. So the scores of a
         query are a number for each p plus one for each example; a key that scores g less weighs exp(-g) of a target.
         """
-        query, key, value, output = self.attention(0, number)
+        query, key, value, output = self.attention(layer, number)
         require(not columns(self.token) & (used(query) | used(key)), f"scores of head {number} depend on tokens")
         require(not columns(self.place) & used(value), f"values of head {number} depend on positions")
-        width = self.tensors["layers.0.attention.query"].shape[2]
+        width = self.tensors[f"layers.{layer}.attention.query"].shape[2]
         scale = math.lcm(*(weight.denominator for row in query for weight in row.values()), 1)
         keys = [[row.get(d, 0) for d in range(width)] for row in (times(row, key) for row in self.place)]
         block = [keys[at] for at in self.blocks[0]]
@@ -173,7 +186,7 @@ class Model:
                     {role: bias + dot(column, row) for role, row in self.fixed.items()},
                     dict(own),
                     {number: part(number, tuple(sorted(weights.items()))) for number, weights in patterns.items()},
-                    out if layer == 0 else times(out, self.output),
+                    out if layer < self.depth - 1 else times(out, self.output),
                 )
             )
         return units
@@ -207,14 +220,14 @@ class Model:
             one = not unit.out or weights == list(unit.out.values()) == [1]
             require(one, f"unit {number} of layer 2 does not add the weight of one task to one answer")
 
-    def average_leaks(self) -> list[Fraction]:
+    def average_leaks(self, layer: int = 1) -> list[Fraction]:
         """Lemma 3: every EQ attends to the y before it, alike, elsewhere at most so much, by m'; evidence is copied."""
-        require(self.tensors["layers.1.attention.query"].shape[0] == 1, "layer 2 has more than one head")
-        query, key, value, output = self.attention(1, 0)
+        require(self.head_count(layer) == 1, f"layer {layer + 1} has not one head")
+        query, key, value, output = self.attention(layer, 0)
         apart = self.varying | columns(self.token) | self.read | self.codes | set(self.evidence)
         require(not (used(query) | used(key)) & apart, "the average's scores are not by role")
         copied = {c: times(value[c], output) for c in used(value)}
-        require(copied == {c: {c: 1} for c in self.evidence}, "layer 2 does not copy the evidence as it is")
+        require(copied == {c: {c: 1} for c in self.evidence}, "the average does not copy the evidence as it is")
         asked = times(self.fixed["eq"], query)
         scores = {role: Fraction(dot(asked, times(row, key))) for role, row in self.fixed.items()}
         require(scores["y"] == max(scores.values()), "the average attends elsewhere more than to y")

@@ -54,7 +54,8 @@ def find_sizes(model: Model, claimed_prompts: object) -> dict[str, Any]:
     """The sizes, as the weights have them; log10 of the number of prompts, that has few digits, if it is near."""
     tensors = model.tensors
     queries, widths = (
-        [tensors[f"layers.{layer}.{name}"].shape for layer in (0, 1)] for name in ("attention.query", "mlp.w_in")
+        [tensors[f"layers.{layer}.{name}"].shape for layer in range(model.depth)]
+        for name in ("attention.query", "mlp.w_in")
     )
     prompts = (model.examples * (model.inputs + 1) + model.inputs) * math.log10(model.alphabet)
     near = type(claimed_prompts) is float and abs(claimed_prompts - prompts) < 0.00051
@@ -64,7 +65,7 @@ def find_sizes(model: Model, claimed_prompts: object) -> dict[str, Any]:
         "inputs": model.inputs,
         "examples": model.examples,
         "log10_prompts": claimed_prompts if near else prompts,
-        "layers": 2,
+        "layers": model.depth,
         "heads": [shape[0] for shape in queries],
         "d_model": queries[0][1],
         "mlp_width": [shape[1] for shape in widths],
@@ -73,7 +74,7 @@ def find_sizes(model: Model, claimed_prompts: object) -> dict[str, Any]:
     }
 
 
-def read_model(described: Any, content: bytes) -> Model:
+def read_model(described: Any, content: bytes, *, depth: int = 2, reading: tuple[int, ...] = (0,)) -> Model:
     """The model that construction.json describes, with its weights."""
     task_set, evidence = described["task_set"], described["subspaces"]["evidence"]
     ids = {token: number for number, token in enumerate(task_set["alphabet"])}
@@ -83,7 +84,7 @@ def read_model(described: Any, content: bytes) -> Model:
     require(len(ids) == len(task_set["alphabet"]), "the alphabet holds a token twice")
     tasks: list[Task] = [read_task(task, ids, task_set["inputs"]) for task in task_set["tasks"]]
     place = range(evidence["start"], evidence["start"] + evidence["size"])
-    return Model(read_weights(content, described["tensors"]), tasks, sizes, place)
+    return Model(read_weights(content, described["tensors"]), tasks, sizes, place, depth=depth, reading=reading)
 
 
 def check_two_layer(claimed: dict[str, Any], described: Any, content: bytes, say: Callable[[str], object]) -> None:
