@@ -295,10 +295,11 @@ def erased(states: States, forms: Forms) -> Float:
         other[along] = 0.0
         start = forms.rest.centre[at] + float(mlp.bias_out[at])
         size = float(np.abs(values + start).max()) + float(rest @ np.abs(out)) + forms.rest.radius[at]
-        size += bound * float(np.linalg.norm(other)) + len(writers) * SLACK * bound
+        plain = _copies(slope, constant, out, rest, embedding[:, at])
+        size += bound * float(np.linalg.norm(other)) + (0.0 if plain else len(writers) * SLACK * bound)
         size += sum(states.bounds["x"] * float(np.linalg.norm(f[:, at])) for p, f in forms.linear.items() if p >= 0)
         left[at] = size * INFLATION
-        if states.machine.unit and not _copies(slope, constant, out, rest, embedding[:, at]):
+        if states.machine.unit and not plain:
             left[at] += (len(writers) + 3) * states.machine.unit * bound * (1 + float(np.abs(out) @ np.abs(slope)))
     return left
 

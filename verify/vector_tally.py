@@ -93,9 +93,10 @@ def _share(states: States, index: int, excess: Excess, values: list[dict[str, Bo
     relative = (
         2 * states.machine.exponential(1.0) * (abs(above["follows"]) + abs(below) > 0) + 2 * unit
     ) + c * unit * ((abs(above["follows"]) + abs(below) > 0) + 0.0)
-    most = 1 / (1 + c * np.exp(below)) * (1 + relative) * INFLATION
+    # A handful of float64 operations each, so that SLACK covers them; more would be felt in the logarithm.
+    most = 1 / (1 + c * np.exp(below)) * (1 + relative) * (1 + SLACK)
     twice = 2.0 if unit else 1.0  # rounding the sum loses of a tiny term no more than the term
-    least = 1 / (1 + c * weigh["follows"] + twice * extra) * (1 - relative) / INFLATION
+    least = 1 / (1 + c * weigh["follows"] + twice * extra) * (1 - relative) / (1 + SLACK)
     others = [values[number] for number in range(len(values)) if number != head]
     prior = float(reach(states.box("eq"))[to]) + sum(_size(value) for value in others)
     own = values[head]
@@ -141,7 +142,7 @@ def _logarithm(states: States, index: int, share: Box) -> Box:
     active = (upper > 0).astype(np.float64)
     centre = middle @ out
     radius = apart * (active @ np.abs(out * slope)) + active @ (np.abs(out) * rest)
-    radius = radius + SLACK * (len(writers) + 4) * (upper @ np.abs(out))
+    radius = radius + SLACK * (active.sum(axis=1) + 4) * (upper @ np.abs(out))
     if states.machine.unit:
         # A unit sums the share and its bias, and whatever else is not 0 there; then the active units are added up.
         live = (reach(fixed) > 0).astype(np.float64)

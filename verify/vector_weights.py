@@ -123,7 +123,7 @@ def _weigh(
     against = np.where(shown > 0, s_low, bos)
     high = np.where(c > 0, t_high / (t_high + s_low), t_high / np.maximum(against, 1e-300) * machine.far**2)
     low = np.where(c > 0, t_low / (t_low * (1 + twice * others[:, None]) + s_high + tiny), 0.0)
-    high = np.minimum(high * INFLATION, 1.0)
+    high = np.minimum(high * (1 + SLACK), 1.0)
     if machine.unit:
         exponent = np.abs(np.log(t_high) - np.log(np.maximum(most, 1e-300)))
         e = (8 + 4 * np.minimum(exponent, 24.0)) * machine.unit
@@ -137,7 +137,7 @@ def _weigh(
     error = np.where(valid, np.maximum(high - wanted, wanted - low), 0.0) * INFLATION + SLACK
     whole = np.maximum(t_low + s_low, 1e-300)
     elsewhere = np.where(c > 0, np.minimum(1.0, others[:, None] + tiny / whole), 1.0)
-    return Weighing(place, np.where(valid, high, 0.0), error, elsewhere)
+    return Weighing(place, np.where(valid, high, 0.0), error, np.where(valid, elsewhere, 0.0))
 
 
 def _product(slope: Box, logs: Box, loss: Float) -> tuple[Float, Float]:

@@ -11,6 +11,7 @@ from verify.check.exact import RefusedError, require
 from verify.check.files import UnreadableError, read_bytes, read_json
 from verify.check.seven import check_seven
 from verify.check.two_layer import check_two_layer
+from verify.check.vectors import check_vectors
 
 Say = Callable[[str], object]
 Check = Callable[[dict[str, Any], Any, bytes, Say], None]
@@ -21,6 +22,7 @@ That the digests are right, and that the certificate is of these weights, was ch
 
 THEOREMS: Mapping[str, Check] = {
     "two-layer": check_two_layer,
+    "vectors": check_vectors,
     "seven-layer": check_seven,
 }
 """The theorems that are checked here, by the name that the certificate gives."""
