@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, _Entry] = {
     "report": _Entry("empirical.commands.report", "Print the tables of what evaluate measured."),
     "compare": _Entry("empirical.commands.compare", "Put several models, asked the same, side by side."),
     "task-vectors": _Entry("empirical.commands.task_vectors", "Find, mix and put in a model's task vectors."),
+    "mechanism": _Entry("empirical.commands.mechanism", "Look in models for what the construction does."),
 }
 
 

@@ -28,6 +28,8 @@ from empirical.settings import Question
 Floats = NDArray[np.float64]
 
 BATCH = 8
+PROBE = (0, 1, 0)
+"""Any ids will do to see what a model's modules return."""
 REPLACE, ADD = "replace", "add"
 
 
@@ -161,8 +163,7 @@ class OpenPretrained:
 
     def __init__(self, scorer: Scorer, terminator: str) -> None:
         self.scorer, self.terminator = scorer, terminator
-        probe = scorer.encoder.ids("a b c d")
-        self.blocks = find_blocks(scorer.model, lambda: scorer.prefill([probe, probe]))
+        self.blocks = find_blocks(scorer.model, lambda: scorer.prefill([PROBE, PROBE]))
 
     @property
     def layers(self) -> int:
@@ -210,7 +211,7 @@ class OpenConstruction:
         self.construction = construction
         self.model = TorchTransformer(construction.weights, dtype=runtime.dtype, device=runtime.device)
         self._device = runtime.device
-        probe = torch.zeros(2, 3, dtype=torch.long, device=self._device)
+        probe = torch.tensor([PROBE, PROBE], device=self._device)
         self.blocks = find_blocks(self.model, lambda: self.model(probe))
 
     @property
