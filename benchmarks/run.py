@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from benchmarks import accuracy, growth, precision, proving, reach, sparse_tables, startup
+from benchmarks import accuracy, growth, precision, proving, reach, scoring, sparse_tables, startup
 from benchmarks.measure import ROOT, THREADS, StepError
 from benchmarks.report import Report
 
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[..., Report]] = {
     "startup": startup.run,
     "proving": proving.run,
     "precision": precision.run,
+    "scoring": scoring.run,
 }
 RESULTS = ROOT / "benchmarks" / "results.json"
 PACKAGES = ("task-superposition", "torch", "numpy", "scipy", "safetensors")

@@ -159,7 +159,7 @@ def _pattern(module: Any, stream: Tensor) -> Floats:
     )
     scores = (query @ key.transpose(-1, -2))[0]
     later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-    found: Floats = scores.masked_fill(later, -torch.inf).softmax(-1).double().cpu().numpy()
+    found: Floats = scores.masked_fill(later, -torch.inf).softmax(-1).cpu().double().numpy()
     return found
 
 
@@ -222,7 +222,7 @@ class TracedPretrained:
         def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
             weights = _weights(output)
             assert weights is not None, "the module was chosen for what it returns"
-            patterns.append(weights[0].double().cpu().numpy())
+            patterns.append(weights[0].cpu().double().numpy())
 
         handles = [module.register_forward_hook(note) for module in self._attention]
         try:

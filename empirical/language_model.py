@@ -177,9 +177,12 @@ class PretrainedModel:
 
     def _ends(self) -> Endings:
         if self._endings is None:
-            ends = self.scorer.encoder.tokenizer.eos_token_id
-            texts = self.scorer.encoder.token_texts
-            self._endings = Endings(texts, [] if ends is None else [int(ends)], self.terminator)
+            model, encoder = self.scorer.model, self.scorer.encoder
+            said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+            ends = {encoder.tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])} - {None}
+            # A tokenizer can know tokens that the model has no embedding for.
+            texts = encoder.token_texts[: model.get_input_embeddings().weight.shape[0]]
+            self._endings = Endings(texts, sorted(ends), self.terminator)
         return self._endings
 
 

@@ -139,7 +139,7 @@ def recorded(blocks: nn.ModuleList, *, every: bool = False) -> Iterator[list[Ten
         def note(_module: nn.Module, _inputs: Any, output: Any) -> None:
             stream = hidden(output)
             assert stream is not None, "find_blocks has seen that it returns hidden states"
-            kept[place] = (stream if every else stream[:, -1]).detach().double().cpu()
+            kept[place] = (stream if every else stream[:, -1]).detach().cpu().double()
 
         return note
 
@@ -233,7 +233,7 @@ class OpenConstruction:
         outputs = []
         for ids in self.batches(questions):
             with edited(self.blocks, edit):
-                outputs.append(self.model(ids).answer[:, -1].double().cpu().numpy())
+                outputs.append(self.model(ids).answer[:, -1].cpu().double().numpy())
         answers = np.clip(np.concatenate(outputs), 0, None)
         tokens = self.construction.task_set.ids
         rows = []

@@ -104,7 +104,9 @@ class Scorer:
         cache = getattr(found, "past_key_values", None)
         if not hasattr(cache, "layers"):
             cache = None
-        return Prefilled(cache, mask, mask.sum(-1), ids, found.logits[:, -1].float().log_softmax(-1))
+        # A model spread over devices has its logits on the last one.
+        following = found.logits[:, -1].float().log_softmax(-1).to(self.device)
+        return Prefilled(cache, mask, mask.sum(-1), ids, following)
 
     @torch.no_grad()
     def continue_from(self, prefilled: Prefilled, rows: Sequence[int], tails: Sequence[Sequence[int]]) -> Tensor:
@@ -181,14 +183,15 @@ class Scorer:
             logits = self.continue_from(prefilled, [wanted[place][0] for place in group], [tail[:-1] for tail in tails])
             for row, (place, tail) in enumerate(zip(group, tails, strict=True)):
                 own = logits[row, : len(tail) - 1].float()
-                targets = torch.tensor(tail[1:], device=self.device)
+                targets = torch.tensor(tail[1:], device=own.device)
                 values = own.gather(-1, targets[:, None])[:, 0] - own.logsumexp(-1)
                 found[place] += values.tolist()
         return found
 
     def _log_rest(self, following: Tensor, encoded: Encoded, steps: Sequence[Sequence[float]]) -> float:
         """log Z: see the top of the file."""
-        single = [token for token, text in enumerate(self.encoder.token_texts) if text.startswith(encoded.rest)]
+        texts = self.encoder.token_texts[: len(following)]
+        single = [token for token, text in enumerate(texts) if text.startswith(encoded.rest)]
         events: dict[tuple[int, ...], float] = {(token,): float(following[token]) for token in single}
         events[encoded.rest_ids] = float(sum(steps[-1]))
         for tail, crossing, values in zip(encoded.tails, encoded.crossings, steps, strict=False):

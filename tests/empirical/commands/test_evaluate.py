@@ -109,6 +109,25 @@ def test_a_curve_and_shots_make_conditions(construct: Command, letters: Path, tm
 
 
 @transformers_needed
+def test_tasks_of_a_file_are_asked_of_any_model(
+    construct: Command, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    rows = [["aa", "b"], ["bb", "c"], ["cc", "a"]]
+    tasks = [
+        {"name": "next", "reads": [0], "rows": rows},
+        {"name": "twice", "reads": [0], "rows": [[key, key * 2] for key, _ in rows]},
+    ]
+    alphabet = sorted({token for task in tasks for row in task["rows"] for token in row})  # type: ignore[attr-defined]
+    data = {"name": "own", "alphabet": alphabet, "inputs": 1, "format": {"arrow": " => "}, "tasks": tasks}
+    (tmp_path / "tasks.json").write_text(json.dumps(data), encoding="utf-8")
+    run = ("--task-file", tmp_path / "tasks.json", "--examples", 2, "--prompts", 4, "--out", tmp_path / "out")
+    assert construct("evaluate", tiny("qwen2"), *run).status == 0
+    header, *lines = _lines(tmp_path / "out")
+    assert (header["suite"], header["tasks"]) == ("own", ["next", "twice"])
+    assert all(candidate.startswith(" ") for line in lines for candidate in line["candidates"])
+
+
+@transformers_needed
 def test_two_processes_write_the_file_that_one_writes(
     construct: Command, tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
