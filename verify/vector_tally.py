@@ -134,7 +134,12 @@ def _logarithm(states: States, index: int, share: Box) -> Box:
     constant = fixed.centre @ part + mlp.bias_in[writers]
     size = reach(fixed) @ weight + np.abs(mlp.bias_in[writers])
     slope = np.asarray(w_in[[at]][:, writers].toarray()).ravel()
-    rest = fixed.radius @ weight + 8 * SLACK * (size + np.abs(slope))
+    live = (reach(fixed) > 0).astype(np.float64)
+    pattern = weight.copy()
+    pattern.data = np.ones_like(pattern.data)
+    terms = live @ pattern + 1
+    # In float64: `terms` additions, the share, its product and its addition, 2^-53 each.
+    rest = fixed.radius @ weight + SLACK * (terms + 1) / 4 * (size + np.abs(slope))
     shares = 1.0 / (1.0 + np.arange(construction.layout.examples + 1.0))
     apart = np.abs(share.centre - shares) + share.radius
     middle = np.maximum(shares[:, None] * slope + constant, 0.0)
@@ -145,10 +150,6 @@ def _logarithm(states: States, index: int, share: Box) -> Box:
     radius = radius + SLACK * (active.sum(axis=1) + 4) * (upper @ np.abs(out))
     if states.machine.unit:
         # A unit sums the share and its bias, and whatever else is not 0 there; then the active units are added up.
-        live = (reach(fixed) > 0).astype(np.float64)
-        pattern = weight.copy()
-        pattern.data = np.ones_like(pattern.data)
-        terms = live @ pattern + 1
         each = (terms + 1) * (size + shares[:, None] * np.abs(slope)) * states.machine.unit
         each = np.where((np.abs(slope) == 1) & (terms == 1), states.machine.unit * upper, each)
         radius = radius + (active * each) @ np.abs(out)

@@ -105,7 +105,7 @@ def still_true(path: tuple[Any, ...], before: Any, after: Any, bound: float) -> 
     """Wording, the time, a weaker claim, or a figure within the prover's own slack above what was found."""
     if path[:2] == ("domain", "distance"):
         return isinstance(after, str) and after != ""
-    within = type(before) is type(after) is float and abs(after - before) <= 1e-3 * abs(before) + 1e-13
+    within = type(before) is type(after) is float and abs(after - before) <= 1e-3 * abs(before) + 1e-12
     return within or may_pass(path, before, after, bound)
 
 

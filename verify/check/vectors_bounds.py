@@ -26,7 +26,7 @@ class Up(NamedTuple):
 
     value: float
     near: float = 1e-3
-    more: float = 1e-13
+    more: float = 5e-13
 
 
 class Down(NamedTuple):
@@ -267,6 +267,10 @@ class Bounds:
             found.append((max(errors), max(sizes)))
         return found
 
+    def rows(self, number: int) -> list[tuple[list[float], float]]:
+        """The rows of a task's matrix, each with its offset."""
+        return list(zip(self.claim.tasks[number].matrix, self.claim.tasks[number].offset, strict=True))
+
     def together(self, tables: list[list[list[Weight]]], unit: float) -> list[float]:
         """|q_hat - q|_max at the most, by m'."""
         tasks, m = range(len(self.claim.tasks)), self.claim.size.examples
@@ -292,6 +296,7 @@ class Bounds:
             off.append(Up(worst + (2.0**-49 if len(found) > 2 else 0.0), 1e-4))
         tables = self.real_weights
         told = [self.answer(number, None, tables[number], 0.0) for number in tasks]
+        reach = math.fsum(max(self.reach * norm(r) + abs(b) for r, b in self.rows(number)) for number in tasks)
         own = [max(part[shown][0] for part in told) for shown in range(self.claim.size.examples + 1)]
         return {
             "reads": {"inputs": list(self.leaks), "leak": [Up(leak, 1e-6, 0.0) for leak in self.leaks.values()]},
@@ -303,7 +308,7 @@ class Bounds:
                 "error": [Up(max(weight.error for row in table for weight in row), 1e-4) for table in tables],
             },
             "superposition": {
-                "bounds": [Up(bound) for bound in self.together(tables, 0.0)],
+                "bounds": [Up(bound, more=5e-13 * reach) for bound in self.together(tables, 0.0)],
                 "weights": [Up(bound) for bound in own],
                 "matrix": zeros,
                 "offset": zeros,
