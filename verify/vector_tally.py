@@ -73,15 +73,15 @@ def _share(states: States, index: int, excess: Excess, values: list[dict[str, Bo
     boxes["not"] = _with(states.box("y"), at, excess.least, excess.least)
     scores = {}
     for name, box in boxes.items():
-        scores[name] = _score(states, asked, project(states.machine, box, key, states.grid))
+        scores[name] = _score(states, asked, box, key)
     slope = asked.centre @ key[at] + asked.radius @ np.abs(key[at])
     m = layout.examples
     nothing = Box(np.full(m + 1, 0.5), np.full(m + 1, 0.5))
     if slope > 0:
         return nothing, "a larger excess gives more attention"
     sink = scores["bos"]
-    above = {name: float(box.centre + box.radius - (sink.centre - sink.radius)) for name, box in scores.items()}
-    below = float(scores["follows"].centre - scores["follows"].radius - (sink.centre + sink.radius))
+    above = {name: high - sink[0] for name, (_, high) in scores.items()}
+    below = scores["follows"][0] - sink[1]
     if max(above.values()) > 50 or below < -50:
         return nothing, f"scores differ from that of BOS by {max(above.values()):.3g} and {below:.3g}"
     weigh = {name: float(exp_upper(np.array([value]))[0]) for name, value in above.items()}
@@ -109,14 +109,32 @@ def _share(states: States, index: int, excess: Excess, values: list[dict[str, Bo
     return Box((high + low) / 2, (high - low) / 2 * INFLATION + SLACK), ""
 
 
-def _score(states: States, asked: Box, held: Box) -> Box:
-    """The score of one box of queries with one box of keys."""
-    sizes = reach(held)
-    radius = np.abs(asked.centre) @ held.radius + asked.radius @ sizes
-    most = float(reach(asked) @ sizes)
-    terms = int(((reach(asked) > 0) & (sizes > 0)).sum())
-    radius = radius * INFLATION + (terms + 2) * (SLACK + states.machine.unit) * most * (terms > 0)
-    return Box(np.asarray(asked.centre @ held.centre), np.asarray(radius))
+def _score(states: States, asked: Box, box: Box, key: Float) -> tuple[float, float]:
+    """Bounds on the score of one box of queries with the keys of one box of states.
+
+    Key and score are sums of products, each off by a share of itself: where no product can be positive the score is
+    not, however large it may be. (At inputs an excess may be anything from 0 on, and only takes from the score.)
+    """
+    low, high = _products(states, box.centre - box.radius, box.centre + box.radius, key)
+    corners = [(asked.centre + sign * asked.radius) * part for sign in (-1.0, 1.0) for part in (low, high)]
+    bottom, top = np.min(corners, axis=0), np.max(corners, axis=0)
+    first, last = _products(states, bottom, top, np.ones((len(bottom), 1)))
+    return float(first[0]), float(last[0])
+
+
+def _products(states: States, low: Float, high: Float, matrix: Float) -> tuple[Float, Float]:
+    """Bounds on sums of products of x in [low, high] with a matrix, as computed, each column a sum of its own."""
+    live = ((low != 0) | (high != 0)).astype(np.float64)
+    terms = live @ (matrix != 0).astype(np.float64)
+    loss = (terms + 2) * (SLACK + states.machine.unit)
+
+    def upper(bottom: Float, top: Float) -> Float:
+        positive, negative = np.maximum(matrix, 0.0), np.maximum(-matrix, 0.0)
+        gains = np.maximum(top, 0.0) @ positive + np.maximum(-bottom, 0.0) @ negative
+        losses = np.maximum(-top, 0.0) @ positive + np.maximum(bottom, 0.0) @ negative
+        return np.asarray(gains * (1 + loss) - losses * np.maximum(1 - loss, 0.0))
+
+    return -upper(-high, -low), upper(low, high)
 
 
 def _logarithm(states: States, index: int, share: Box) -> Box:

@@ -36,6 +36,7 @@ CASES: dict[str, dict[str, Any]] = {
     "attention": {"kind": "rotation", "tasks": 2, "dim": 3, "inputs": 1, "examples": 3, "comparison": "attention"},
     "two coordinates": {"kind": "orthogonal", "tasks": 1, "dim": 5, "inputs": 3, "examples": 5, "width": 2},
     "no uniqueness": {"kind": "permutation", "tasks": 2, "dim": 2, "inputs": 1, "examples": 1, "twin": True},
+    "narrow margin": {"kind": "general", "tasks": 1, "dim": 17, "inputs": 1, "examples": 2, "margin": 2.0**-12},
     "large": {"kind": "orthogonal", "tasks": 16, "dim": 64, "inputs": 8, "examples": 64},
 }
 SMALL = ("fingerprints", "attention")

@@ -126,7 +126,11 @@ class Bounds:
             size = norm(stored) * self.longest
             rest = self.reach * norm([a - b for a, b in zip(mapped, stored, strict=True)])
             rest += (4 if unit else 2) * self.leaks[task.place] * size + 2.0**-49 * (abs(offset) + claim.margin)
-            rest += unit * (2 * d + 20) * (2 * size + norm(row) * self.longest + abs(offset) + claim.margin)
+            own, entries = self.reach * norm(stored), sum(1 for number in row if number)
+            # The vector is attended (12 roundings are enough), d products are added up, and then what a unit reads.
+            rest += unit * (
+                (d + 12) * own + (entries + 4) * (own + norm(row) * self.longest + abs(offset) + claim.margin)
+            )
             for sign, bias in zip((1, -1), both, strict=True):
                 middle = bias - sign * offset
                 require(claim.margin / 4 + middle + rest <= 0, f"an example that follows task {number} has an excess")
