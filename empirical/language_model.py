@@ -168,6 +168,11 @@ class PretrainedModel:
         prefilled = scorer.prefill([encoded.stem for encoded in batch])
         answers = []
         for row, (encoded, scores) in enumerate(zip(batch, scorer.score_prefilled(prefilled, batch), strict=True)):
+            if any(map(math.isnan, scores.log_probabilities)):
+                raise InputError(
+                    f"the model's probabilities are no numbers (its dtype is {self.provenance['dtype']}): its "
+                    "activations do not fit this format, use --dtype bfloat16 or float32"
+                )
             found = None
             if completions:
                 search = Search(scorer, prefilled, row, encoded, scores.log_rest, self._ends())

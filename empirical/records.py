@@ -215,18 +215,45 @@ def load_results(path: Path) -> Results:
     if version != FORMAT_VERSION:
         raise ArtifactError(f"{path} has the format version {version!r}, expected {FORMAT_VERSION}: run it again")
     first, rows = lines[0], tuple(lines[1:])
-    results = Results(first, rows)
+    if not _fits(first, rows):
+        raise ArtifactError(f"{path} is damaged or cut off: run it again")
+    return Results(first, rows)
+
+
+def _fits(first: Row, rows: Sequence[Row]) -> bool:
+    """Whether a file's lines are what a finished run writes."""
     try:
+        tasks = len(first["tasks"])
+        named = all(isinstance(one, str) for one in (*first["tasks"], first["suite"], first["model"]["model"]))
+        shaped = all(
+            len(cell["mixture"]) == tasks and abs(sum(cell["mixture"]) - 1) < 1e-6 and cell["examples"] >= 0
+            for cell in first["cells"]
+        )
         expected = [(cell, index) for cell in range(len(first["cells"])) for index in range(first["prompts"])]
         found = [(one["cell"], one["index"]) for one in rows]
-        for cell in range(len(first["cells"])):
-            results.sample(cell)
-        damaged = found != expected or not isinstance(results.model, str)
-    except (KeyError, TypeError, ValueError, IndexError):
-        damaged = True
-    if damaged:
-        raise ArtifactError(f"{path} is damaged or cut off: run it again")
-    return results
+        whole = bool(expected) and found == expected and len(first["prompts_sha256"]) == 64
+        return named and shaped and whole and all(_row_fits(one, tasks, first["cells"]) for one in rows)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
+        return False
+
+
+def _row_fits(one: Row, tasks: int, cells: Sequence[Row]) -> bool:
+    answers = len(one["candidates"])
+    logs = [value for value in one["log_probability"] if value is not None]
+    return (
+        len(one["answer_of"]) == len(one["evidence"]) == tasks
+        and sorted(set(one["answer_of"])) == list(range(answers))
+        and len(one["log_probability"]) == answers
+        # A little above 0 is rounding; NaN is not at most anything.
+        and all(isinstance(value, float | int) and value <= 1e-3 for value in logs)
+        and all(0 <= share <= 1 for share in one["evidence"])
+        and len(one["drawn"]) == cells[one["cell"]]["examples"]
+        and all(0 <= task < tasks for task in one["drawn"])
+        and all(isinstance(text, str) for text in one["candidates"])
+        and all(
+            isinstance(text, str) and (value is None or value <= 1e-3) for text, value in one.get("completions", [])
+        )
+    )
 
 
 def _check_same(path: Path, found: Row, first: Row) -> None:

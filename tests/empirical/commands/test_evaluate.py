@@ -283,6 +283,21 @@ def test_a_prompt_beyond_the_context_is_refused(
 
 
 @transformers_needed
+def test_a_format_that_overflows_is_refused(construct: Command, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for path in tiny("gpt2").iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in weights if name.endswith("mlp.c_fc.weight"))
+    weights[name] = weights[name] * 1e5  # beyond float16's 65,504
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    run = ("evaluate", tmp_path, *LETTERS, "--examples", 3, "--prompts", 2, "--no-completions")
+    construct(*run, "--dtype", "float16", "--out", tmp_path / "16").refused("no numbers", "float16", "--dtype bfloat16")
+    assert construct(*run, "--dtype", "float32", "--out", tmp_path / "32").status == 0
+
+
+@transformers_needed
 def test_quantization_without_its_library_says_what_to_install(
     construct: Command, tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """`construct report` and `construct compare`."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,41 @@ def test_runs_on_different_prompts_are_not_compared(construct: Command, run: Pat
     ran = construct("compare", run, other)
     ran.refused("not asked the same prompts", "prompts_sha256", "seed")
     construct("compare", run).refused("at least two")
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "value"),
+    [
+        (0, "tasks", ["first_letter"]),
+        (0, "tasks", [1, 2, 3]),
+        (0, "cells", []),
+        (0, "cells", [{"mixture": [1, 1, 1], "examples": 6}]),
+        (0, "cells", [{"mixture": [1, 0, 0], "examples": 5}]),
+        (0, "prompts", 11),
+        (0, "prompts_sha256", None),
+        (0, "model", "x"),
+        (1, "answer_of", [0, 1]),
+        (1, "answer_of", [0, 1, 3]),
+        (1, "answer_of", [0, 0, 0]),
+        (1, "log_probability", [-1.0, -1.0]),
+        (1, "log_probability", [-1.0, -1.0, 0.5]),
+        (1, "log_probability", [-1.0, -1.0, float("nan")]),
+        (1, "log_probability", [-1.0, -1.0, "x"]),
+        (1, "evidence", [0.5, 0.5, 2]),
+        (1, "drawn", [0, 1, 2, 0, 1, 3]),
+        (1, "drawn", [0]),
+        (1, "candidates", [1, 2, 3]),
+        (1, "completions", [["a"]]),
+        (1, "index", 1),
+    ],
+)
+def test_a_file_with_one_field_changed_is_refused(
+    line: int, field: str, value: object, construct: Command, run: Path, tmp_path: Path
+) -> None:
+    lines = (run / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    lines[line] = json.dumps(json.loads(lines[line]) | {field: value})
+    (tmp_path / "changed").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    construct("report", tmp_path / "changed").refused("is damaged or cut off")
 
 
 def test_files_that_are_no_results_are_refused(construct: Command, run: Path, tmp_path: Path) -> None:
