@@ -24,7 +24,7 @@ EPS = 1e-6
 TERMS = 64
 """No sum in the small models of this file has more terms: float64 is off by at most TERMS * Worst.rounding."""
 
-MUTANTS = 50
+MUTANTS = 40
 
 
 def small_artifacts() -> dict[str, Construction]:
