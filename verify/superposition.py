@@ -108,14 +108,13 @@ def superposition_proof(construction: Construction) -> Proof:
 def _chain(judged: Judged, blocks: list[Block], assumed: Mapping[str, Contract], limit: int) -> SuperpositionProof:
     roles = roles_of(judged.weights, judged.layout)
     # Lemma 2: contracts.
-    contracts, leaks = [], []
+    contracts = []
     for block, task in zip(blocks, judged.tasks, strict=True):
         if task.name in assumed:
             contracts.append(assumed[task.name])
             continue
         facts = prove_contract(block.weights, task, judged.layout, limit=limit)
         contracts.append(Contract(facts.low, facts.high))
-        leaks.append(facts.leak)
     low, high = np.array([c.low for c in contracts]), np.array([c.high for c in contracts])
     # Lemma 3: fetch.
     before = stream_after_components(judged, blocks)
@@ -136,7 +135,7 @@ def _chain(judged: Judged, blocks: list[Block], assumed: Mapping[str, Contract],
     violations = (*credit.violations, *gate.violations)
     real = float(bounds.max()) if np.isfinite(bounds).all() and not violations else None
     assumptions = tuple(name for name in (block.name for block in blocks) if name in assumed)
-    lemmas = _lemmas(contracts, leaks, assumptions, fetch, credit, weight, gate, bounds.tolist())
+    lemmas = _lemmas(contracts, assumptions, fetch, credit, weight, gate, bounds.tolist())
     return SuperpositionProof(real, assumptions, lemmas, violations)
 
 
@@ -175,7 +174,6 @@ def _shape(judged: Judged) -> list[Subspace] | Violation:
 
 def _lemmas(
     contracts: list[Contract],
-    leaks: list[float],
     assumptions: tuple[str, ...],
     fetch: FetchFacts,
     credit: CreditFacts,
@@ -199,15 +197,14 @@ def _lemmas(
             {
                 "low": [contract.low for contract in contracts],
                 "high": [contract.high for contract in contracts],
-                "leak": leaks,
                 "assumed": list(assumptions),
             },
             holds=True,
         ),
         Lemma(
             "fetch",
-            "every y holds the outputs at the EQ before it, moved by at most shift[k]",
-            {"leak": fetch.leak.tolist(), "shift": fetch.shift.tolist(), "reach": fetch.reach.tolist()},
+            "every y attends to the EQ before it but for leak[i]; the levels stay apart",
+            {"leak": fetch.leak.tolist()},
             holds=True,
         ),
         Lemma(

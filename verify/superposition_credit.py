@@ -139,6 +139,8 @@ def credit_facts(judged: Judged, roles: Roles, fetch: FetchFacts, low: Float, hi
             else:
                 lowest, highest = group.range(here.centre, reach)
                 lows[role][task], highs[role][task] = lowest - slack, highest + slack
+    # Lemma 4 says [0, 1]: what small outputs keep below that would be gained for prompts without examples alone.
+    lows["x"], highs["x"] = np.minimum(lows["x"], 0.0), np.maximum(highs["x"], 1.0)
     other = np.ones(mlp.w_out.shape[1], dtype=np.bool_)
     other[evidence_at] = False
     strays = writers(mlp, np.flatnonzero(other))
