@@ -25,6 +25,9 @@ from torch import Tensor
 from construct.errors import InputError
 from empirical.tokenizing import Encoded, Encoder
 
+KEYS_AND_VALUES = {"DynamicLayer", "DynamicSlidingWindowLayer"}
+"""The kinds of cache whose rows can be chosen without touching the original; others hold states changed in place."""
+
 LOGIT_BYTES = 2**28
 """Logits are made for so many rows at a time that they take about this much memory in float32."""
 
@@ -102,7 +105,7 @@ class Scorer:
         ids, mask = ids.to(self.device), mask.to(self.device)
         found = self._forward(ids, mask, (mask.cumsum(-1) - 1).clamp(min=0), keep=1)
         cache = getattr(found, "past_key_values", None)
-        if not hasattr(cache, "layers"):
+        if {type(layer).__name__ for layer in getattr(cache, "layers", [None])} - KEYS_AND_VALUES:
             cache = None
         # A model spread over devices has its logits on the last one.
         following = found.logits[:, -1].float().log_softmax(-1).to(self.device)

@@ -77,6 +77,31 @@ def test_without_a_usual_cache_the_scores_are_the_same(scorer: Callable[[str], S
         assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("family", ["sliding window", "recurrent", "both kinds"])
+def test_models_with_other_memories_are_scored_too(family: str, tiny: Callable[[str], Path]) -> None:
+    import transformers
+
+    _, encoder, _ = load_pretrained(str(tiny("gpt2")), CPU, Options())
+    sizes = {"vocab_size": len(encoder.tokenizer), "hidden_size": 24, "num_hidden_layers": 3, "initializer_range": 0.3}
+    attention = {"intermediate_size": 40, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
+    configuration: Any = {
+        "sliding window": lambda: transformers.MistralConfig(**sizes, **attention, sliding_window=16),
+        "recurrent": lambda: transformers.MambaConfig(**sizes, state_size=4),
+        "both kinds": lambda: transformers.Lfm2Config(
+            **sizes, **attention, layer_types=["conv", "full_attention", "conv"]
+        ),
+    }[family]()
+    torch.manual_seed(1)
+    made = Scorer(transformers.AutoModelForCausalLM.from_config(configuration).eval(), encoder)
+    questions = _questions("letters", 3, 9)
+    batch = [encoder.encode(one.text, one.candidates, "\n") for one in questions]
+    found = made.score_prefilled(made.prefill([encoded.stem for encoded in batch]), batch)
+    for question, encoded, scores in zip(questions, batch, found, strict=True):
+        for candidate, value in zip(question.candidates, scores.log_probabilities, strict=True):
+            expected = _plain(made.model, encoder.ids(question.text + candidate + "\n"), len(encoded.stem))
+            assert value == pytest.approx(expected, abs=TOLERANCE)
+
+
 def test_scoring_does_not_change_the_prefill(scorer: Callable[[str], Scorer]) -> None:
     made = scorer("llama")
     batch = [made.encoder.encode(one.text, one.candidates, "\n") for one in _questions("letters", 2)]
