@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
+from socket import create_connection
 from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from construct.artifact import DESCRIPTION, VECTORS, WEIGHTS, load, theorem_of
 from construct.errors import InputError
@@ -217,6 +220,8 @@ def load_pretrained(
         )
     library = _transformers()
     library.utils.logging.disable_progress_bar()
+    if not folder.is_dir():
+        _offline_where_unreachable()
     settings: dict[str, Any] = {"dtype": runtime.torch_dtype, **_quantized(options, runtime)}
     settings |= {} if attention is None else {"attn_implementation": attention}
     settings |= {} if options.device_map is None else {"device_map": options.device_map}
@@ -241,6 +246,18 @@ def _transformers() -> Any:
         raise InputError(
             f"a pretrained model needs the package {error.name}: pip install 'task-superposition[empirical]'"
         ) from error
+
+
+def _offline_where_unreachable() -> None:
+    """Without a network take a hub model from the cache at once, where it is, rather than after many retries."""
+    constants: Any = import_module("huggingface_hub.constants")
+    if constants.HF_HUB_OFFLINE or getproxies():
+        return
+    hub = urlsplit(constants.ENDPOINT)
+    try:
+        create_connection((hub.hostname or "", hub.port or (80 if hub.scheme == "http" else 443)), timeout=5).close()
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
 
 
 def _quantized(options: Options, runtime: Runtime) -> dict[str, Any]:

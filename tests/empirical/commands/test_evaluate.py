@@ -257,7 +257,10 @@ def test_a_hub_name_without_a_network_is_refused(
 ) -> None:
     import huggingface_hub.constants
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:1")  # where nothing listens
     ran = construct("evaluate", "nobody/no-such-model", "--suite", "letters", "--out", tmp_path / "out")
     ran.refused("'nobody/no-such-model'", "hub did not give it", "Without a network")
 
