@@ -8,7 +8,6 @@ the same bound in floats, and the tests compare the two.
 This is about what is claimed. Whether given weights meet the claim is for the rest of this package to say.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -16,58 +15,30 @@ from typing import Any
 
 import mpmath  # type: ignore[import-untyped]
 import sympy  # type: ignore[import-untyped]
-from sympy import Integer, Rational, Sum, binomial, ceiling, expand, log, simplify
+from sympy import Integer, Rational, expand, simplify
 
 from construct.attention import AVERAGE_MARGIN
-
-Expression = Any
-"""A sympy expression; sympy has no types."""
-
-V, n, m, K, r = sympy.symbols("V n m K r", integer=True, positive=True)
-B, b1, b2 = sympy.symbols("B b_1 b_2", integer=True, nonnegative=True)
-T = sympy.Symbol("T", integer=True, positive=True)
-z, sharpness = sympy.symbols("z lambda", positive=True)
-rho, rho2 = sympy.symbols("rho rho_2", nonnegative=True)
-S, M, C = sympy.symbols("S M C", integer=True, positive=True)
-"""Of a sum: how many positions, the largest |v'| of a token, the gate (`construct.reads.SumRead`)."""
-
-SIZES: dict[Expression, Expression] = {
-    B: ceiling(log(V, 2)),
-    b1: ceiling(log(m + 1, 2)),
-    b2: ceiling(log(n, 2)),
-    T: (m + 1) * (n + 2),
-}
-"""What the symbols stand for: bits of a token, of the example index, of the input index; the longest prompt."""
-
-Z_OF_SHARPNESS = sympy.exp(-sharpness)
-
-
-class DerivationError(Exception):
-    """A step of the derivation does not hold: the statement and the proof no longer fit each other."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of the derivation.
-
-    Args:
-        says: the step in words.
-        left: the left side.
-        relation: "=" or "<=".
-        right: the right side.
-    """
-
-    says: str
-    left: Expression
-    relation: str
-    right: Expression
-
-    @property
-    def latex(self) -> str:
-        """The step in LaTeX."""
-        relation = {"=": "=", "<=": r"\leq"}[self.relation]
-        text: str = f"{sympy.latex(self.left)} {relation} {sympy.latex(self.right)}"
-        return text
+from verify.closed_form_sums import derive_set_weight, derive_sum_loss
+from verify.derivation import (
+    SIZES,
+    Z_OF_SHARPNESS,
+    B,
+    DerivationError,
+    Expression,
+    K,
+    Proof,
+    Step,
+    V,
+    b1,
+    b2,
+    binomial_sum,
+    m,
+    n,
+    r,
+    rho,
+    rho2,
+    z,
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +48,7 @@ class Derivation:
     Args:
         steps: the steps, each checked when it was made.
         read_leak: rho, in z, b1 and b2.
+        set_leak: rho of a head that averages over a set, in z, n, S and b1.
         average_leak: rho2, in z and n.
         bound: the bound on |q_hat - q|_1 for K table tasks, in z, n, K, r, B, b1 and b2.
         sum_loss: what a sum task loses at most, in rho, rho2, S, M and C.
@@ -84,44 +56,10 @@ class Derivation:
 
     steps: tuple[Step, ...]
     read_leak: Expression
+    set_leak: Expression
     average_leak: Expression
     bound: Expression
     sum_loss: Expression
-
-
-class _Proof:
-    """Collects steps and checks each."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-
-    def equal(self, says: str, left: Expression, right: Expression, *, check: Callable[[], bool] | None = None) -> Any:
-        """left = right, by sympy's simplification or by the check given."""
-        holds = check() if check else simplify(expand(left - right)) == 0
-        return self._kept(Step(says, left, "=", right), holds=holds)
-
-    def at_most(
-        self,
-        says: str,
-        left: Expression,
-        right: Expression,
-        *,
-        gap: Expression,
-        meaning: Mapping[Expression, Expression] | None = None,
-    ) -> Any:
-        """left <= right, as right - left = gap, and gap is >= 0 by the signs of its symbols.
-
-        `meaning` says what symbols of the gap stand for that are >= 0 though their expression does not show it.
-        """
-        difference = expand(right - left - gap.subs(meaning or {}))
-        holds = simplify(difference) == 0 and gap.is_nonnegative is True
-        return self._kept(Step(says, left, "<=", right), holds=holds)
-
-    def _kept(self, step: Step, *, holds: bool) -> Any:
-        if not holds:
-            raise DerivationError(f"{step.says}: {step.left} {step.relation} {step.right} does not hold")
-        self.steps.append(step)
-        return step.right
 
 
 @cache
@@ -136,8 +74,9 @@ def derive() -> Derivation:
     Raises:
         DerivationError: sympy does not confirm a step.
     """
-    proof = _Proof()
+    proof = Proof()
     read_leak = _derive_leak(proof, "the attention that a read gives away", _derive_read_weight(proof))
+    set_leak = _derive_leak(proof, "the attention that an average over a set gives away", derive_set_weight(proof))
     average_leak = _derive_leak(proof, "the attention that the average gives away", _derive_average_weight(proof))
     loss = _derive_loss(proof)
     bound = proof.equal(
@@ -145,8 +84,8 @@ def derive() -> Derivation:
         (K * loss).subs({rho: read_leak, rho2: average_leak}),
         4 * read_leak * r * B * K + average_leak * K,
     )
-    sum_loss = _derive_sum_loss(proof)
-    return Derivation(tuple(proof.steps), read_leak, average_leak, bound, sum_loss)
+    sum_loss = derive_sum_loss(proof)
+    return Derivation(tuple(proof.steps), read_leak, set_leak, average_leak, bound, sum_loss)
 
 
 def read_score(example_bits: Expression, input_bits: Expression, role: str) -> Expression:
@@ -165,7 +104,7 @@ def read_score(example_bits: Expression, input_bits: Expression, role: str) -> E
     return examples
 
 
-def _derive_read_weight(proof: _Proof) -> Expression:
+def _derive_read_weight(proof: Proof) -> Expression:
     """A: the weight of all other keys, relative to the target's z^0, summed over every key that there can be."""
     h1, h2, h = sympy.symbols("h_1 h_2 h", integer=True, nonnegative=True)
     target = read_score(0, 0, "x")
@@ -176,8 +115,8 @@ def _derive_read_weight(proof: _Proof) -> Expression:
     bos_below = proof.equal("BOS", target - read_score(0, 0, "bos"), b1 + b2 + 4)
     # At most C(b1, h1) C(b2, h2) keys x are at those distances, the target at (0, 0) among them; C(b1, h) examples
     # are h bits away, with an EQ and a y each.
-    over_inputs = _binomial_sum(proof, "x keys over the distance of the input index", h2, b2)
-    over_examples = _binomial_sum(proof, "keys over the distance of the example index", h1, b1)
+    over_inputs = binomial_sum(proof, "x keys over the distance of the input index", h2, b2)
+    over_examples = binomial_sum(proof, "keys over the distance of the example index", h1, b1)
     x_weight = proof.equal(
         "the keys x other than the target weigh",
         over_examples * over_inputs - 1,
@@ -194,15 +133,6 @@ def _derive_read_weight(proof: _Proof) -> Expression:
         x_weight + others + z**bos_below,
         (1 + z**2) ** (b1 + b2) - 1 + 2 * z ** (b2 + 2) * (1 + z**2) ** b1 + z ** (b1 + b2 + 4),
     )
-
-
-def _binomial_sum(proof: _Proof, says: str, index: Expression, length: Expression) -> Expression:
-    """sum_h C(length, h) z^(2h) = (1 + z^2)^length, by sympy's summation where z <= 1."""
-    left = Sum(binomial(length, index) * z ** (2 * index), (index, 0, length))
-    right = (1 + z**2) ** length
-    summed = left.doit()
-    closed = [value for value, _ in getattr(summed, "args", ()) if not value.has(Sum)]
-    return proof.equal(says, left, right, check=lambda: len(closed) == 1 and simplify(closed[0] - right) == 0)
 
 
 def _distances_agree(below: Expression, h1: Expression, h2: Expression) -> bool:
@@ -225,7 +155,7 @@ def average_score(role: str) -> Expression:
     return Integer({"y": AVERAGE_MARGIN, "bos": -AVERAGE_MARGIN}.get(role, 0))
 
 
-def _derive_average_weight(proof: _Proof) -> Expression:
+def _derive_average_weight(proof: Proof) -> Expression:
     """A2: the weight of all keys but y, relative to the m' keys y."""
     shown = sympy.Symbol("m'", integer=True, positive=True)
     more = sympy.Symbol("k", integer=True, nonnegative=True)
@@ -250,7 +180,7 @@ def _derive_average_weight(proof: _Proof) -> Expression:
     return most * z**below
 
 
-def _derive_leak(proof: _Proof, says: str, weight: Expression) -> Expression:
+def _derive_leak(proof: Proof, says: str, weight: Expression) -> Expression:
     """Of weights 1 for the target and A elsewhere, the softmax gives A/(1+A) away; it grows with A."""
     elsewhere = sympy.Symbol("A", nonnegative=True)
     share = proof.equal(f"{says}, as a softmax", 1 - 1 / (1 + elsewhere), elsewhere / (1 + elsewhere))
@@ -259,7 +189,7 @@ def _derive_leak(proof: _Proof, says: str, weight: Expression) -> Expression:
     return share.subs(elsewhere, weight)
 
 
-def _derive_loss(proof: _Proof) -> Expression:
+def _derive_loss(proof: Proof) -> Expression:
     """What one task's weight loses at most: its evidence, the average, its answer. None of them gains."""
     bit, elsewhere, weight = sympy.symbols("c u w", real=True)
     slack, surplus, missing, spare = sympy.symbols("s e y g", nonnegative=True)
@@ -293,39 +223,6 @@ def _derive_loss(proof: _Proof) -> Expression:
         gap=2 * rho * r * B * (rho2 + kept * missing) + rho2 * missing + kept * share * surplus,
         meaning={share: 1 - missing, kept: 1 - rho2},
     )
-
-
-def _derive_sum_loss(proof: _Proof) -> Expression:
-    """What one sum task loses at most (`construct.mlp.sum_evidence`, `sum_code`, `sum_answer`), as delta <= 1/2.
-
-    A sum s is read as (1 - rho) s + rho S v, v an average of token values, |v| <= M; so is the count of tokens
-    without a value, 0 where the task has an answer, as rho S u with u in [0, 1].
-    """
-    total, value, share = sympy.symbols("s v u", real=True)
-    above, below, rest = sympy.symbols("a d g", nonnegative=True)
-    read = (1 - rho) * total + rho * S * value
-    shift = proof.at_most(
-        "a sum read, with v = M - d and s = -S M + a, is too large by",
-        (read - total).subs({value: M - below, total: above - S * M}),
-        2 * S * M * rho,
-        gap=rho * (above + S * below),
-    )
-    proof.at_most(
-        "and too small, with v = -M + d and s = S M - a, by",
-        (total - read).subs({value: below - M, total: S * M - above}),
-        shift,
-        gap=rho * (above + S * below),
-    )
-    count = proof.at_most(
-        "tokens without a value count", (rho * S * share).subs(share, 1 - rest), S * rho, gap=S * rho * rest
-    )
-    evidence = proof.equal("the hats' argument, so the evidence, is off by", shift + C * count, S * rho * (2 * M + C))
-    answer = proof.equal(
-        "the one bit of the Gray code that moves does so by twice the shift, the count has weight 2",
-        2 * shift + 2 * count,
-        S * rho * (4 * M + 2),
-    )
-    return proof.equal("so a sum task loses at most", evidence + answer + rho2, S * rho * (6 * M + C + 2) + rho2)
 
 
 def error_bound_expression(*, in_sharpness: bool = True) -> Expression:

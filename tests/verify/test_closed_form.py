@@ -1,5 +1,6 @@
 """The closed form against the builder's floats, against the scores of real weights, and against alterations."""
 
+import itertools
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -15,32 +16,23 @@ from construct.prompts import Example, Layout, Prompt
 from construct.reads import plan_reads
 from construct.sampling import PromptSampler
 from construct.suites import build_suite
-from construct.tasks import Format, TableTask, TaskSet
+from construct.tasks import Format, SumTask, TableTask, TaskSet
 from construct.theorems import two_layer
-from verify import closed_form
+from verify import closed_form, closed_form_sums, derivation
 from verify.closed_form import (
-    SIZES,
-    B,
-    DerivationError,
-    K,
-    V,
     average_score,
-    b1,
-    b2,
     derive,
     error_bound,
     error_bound_expression,
     leading_term,
-    m,
-    n,
-    r,
     read_score,
-    sharpness,
     statement_latex,
     steps_latex,
-    z,
 )
+from verify.closed_form_sums import set_score
+from verify.derivation import SIZES, B, DerivationError, K, S, V, b1, b2, m, n, r, sharpness, z
 from verify.symbolic import execute
+from verify.theorem import prove
 
 CASES = [
     (tasks, size, inputs, examples, lam)
@@ -171,7 +163,7 @@ def test_a_derivation_from_other_scores_fails(change: int, monkeypatch: pytest.M
 
 
 def test_a_derivation_with_a_wrong_sum_over_distances_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_form, "binomial", lambda length, index: sympy.binomial(length + 1, index))
+    monkeypatch.setattr(derivation, "binomial", lambda length, index: sympy.binomial(length + 1, index))
     with pytest.raises(DerivationError, match="over the distance"):
         derive.__wrapped__()
 
@@ -221,19 +213,92 @@ def test_what_sum_tasks_lose_is_in_the_builders_bound(name: str) -> None:
     plan = plan_reads(task_set)
     layout = Layout(len(task_set.alphabet), task_set.inputs, 11)
     lam = 13.0
-    leaks = {closed_form.rho: read_leak(plan, layout, lam), closed_form.rho2: average_leak(layout, lam)}
+    leaks = {derivation.rho: read_leak(plan, layout, lam), derivation.rho2: average_leak(layout, lam)}
     bits = (layout.alphabet_size - 1).bit_length()
     total = 0.0
     for task in task_set.tasks:
         if isinstance(task, TableTask):
-            total += 4 * leaks[closed_form.rho] * len(task.reads) * bits + leaks[closed_form.rho2]
+            total += 4 * leaks[derivation.rho] * len(task.reads) * bits + leaks[derivation.rho2]
             continue
         read = plan.sum_of(task)
-        sizes = {closed_form.S: len(read.positions), closed_form.M: read.largest_value, closed_form.C: read.gate}
+        sizes = {derivation.S: len(read.positions), derivation.M: read.largest_value, derivation.C: read.gate}
         total += float(closed_form.derive().sum_loss.subs({**leaks, **sizes}))
     bound = real_bound(task_set, plan, layout, lam)
     assert bound == pytest.approx(total, rel=1e-12)
     assert bound != pytest.approx(total * 1.001, rel=1e-12)
+
+
+SUMS = [(inputs, size, examples) for inputs in (2, 3, 5) for size in range(2, inputs + 1) for examples in (1, 4, 11)]
+
+
+def sum_over(size: int, inputs: int) -> TaskSet:
+    """One sum over the first `size` inputs, modulo 3, of tokens worth 0 to 2: read by one head that averages."""
+    sums = {total: total % 3 for total in range(2 * size + 1)}
+    task = SumTask("sum", tuple(range(size)), {token: token for token in range(3)}, sums)
+    return TaskSet("sums", tuple("abc"), inputs, Format(), (task,))
+
+
+@pytest.mark.parametrize("lam", [3.5, 6.0, 12.0])
+def test_the_leak_of_an_average_over_a_set_is_the_builders(lam: float) -> None:
+    for inputs, size, examples in SUMS:
+        task_set = sum_over(size, inputs)
+        plan, layout = plan_reads(task_set), Layout(3, inputs, examples)
+        assert plan.sets == (tuple(range(size)),)
+        numbers: dict[Any, Any] = {V: 3, n: inputs, m: examples, S: size}
+        numbers |= {symbol: value.subs(numbers) for symbol, value in SIZES.items()}
+        with mpmath.workdps(30):
+            leak = sympy.lambdify(z, derive().set_leak.subs(numbers), "mpmath")(mpmath.exp(-lam))
+        assert abs(leak / read_leak(plan, layout, lam) - 1) < 1e-12
+
+
+@pytest.mark.parametrize(("inputs", "size", "examples"), SUMS)
+def test_the_bound_certified_on_weights_of_a_sum_is_within_the_closed_form(
+    inputs: int, size: int, examples: int
+) -> None:
+    lam = 9.0
+    construction = two_layer(sum_over(size, inputs), examples=examples, sharpness=lam)
+    read = plan_reads(construction.task_set).sums[0]
+    numbers: dict[Any, Any] = {V: 3, n: inputs, m: examples, S: size}
+    numbers |= {symbol: value.subs(numbers) for symbol, value in SIZES.items()}
+    numbers |= {derivation.M: read.largest_value, derivation.C: read.gate}
+    whole = derive().sum_loss.subs({derivation.rho: derive().set_leak, derivation.rho2: derive().average_leak})
+    with mpmath.workdps(30):
+        bound = sympy.lambdify(z, whole.subs(numbers), "mpmath")(mpmath.exp(-lam))
+    certified = prove(construction).real
+    assert certified is not None
+    assert 0 < certified <= bound * (1 + 2**-30)
+
+
+def test_the_scores_of_an_average_over_a_set_are_those_of_the_weights() -> None:
+    construction = two_layer(sum_over(2, 3), examples=4)
+    stream, layout = construction.stream, construction.layout
+    positions = construction.weights.position_embedding.toarray()
+    attention = construction.weights.layers[0].attention
+    (head,) = range(construction.weights.heads[0])
+    roles = ("bos", "x", "eq", "y")
+    role_of = [
+        next(role for role in roles if positions[at, stream[f"role_{role}"].start]) for at in range(layout.positions)
+    ]
+    seen = set()
+    for at, other in itertools.product(range(layout.positions), repeat=2):
+        if role_of[at] in ("eq", "y"):
+            inside = role_of[other] == "x" and (other - 1) % 5 < 2
+            bits = ((at - 1) // 5 ^ (other - 1) // 5).bit_count() if other else 0
+            wanted = set_score(bits, inside=inside, role=role_of[other]).subs(b1, stream["example_index"].size)
+            score = positions[at] @ attention.query[head] @ (positions[other] @ attention.key[head])
+            assert float(score) == construction.sharpness * float(wanted)
+            seen.add((role_of[other], inside))
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize("role", ["bos", "eq"])
+def test_a_derivation_from_other_scores_of_a_set_fails(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(example_bits: Any, *, inside: bool, role: str, changed: str = role) -> Any:
+        return set_score(example_bits, inside=inside, role=role) + (2 if role == changed else 0)
+
+    monkeypatch.setattr(closed_form_sums, "set_score", other)
+    with pytest.raises(DerivationError):
+        derive.__wrapped__()
 
 
 def test_every_step_can_be_read_in_latex() -> None:
