@@ -9,6 +9,10 @@ Entropy is concave, so 0 <= S <= 1. S = 1 just where all p_i are equal: every pr
 where every p_i is certain: each prompt is committed. S is undefined where the mean itself is certain. The exact
 superposition of prompts whose own frequencies differ has an S a little below 1, which reports show beside.
 
+S says nothing of whether the answers follow the examples: a model that guesses among the tasks whatever it is shown has
+S = 1 too (models stay there for long in training). The distance to the exact superposition and the calibration over
+lambda tell that one apart.
+
 The same as a split of variance: let I_k say whether an answer drawn from the model is task k's. Then
 
     Var(I_k) = E[p_k (1 - p_k)]  (within prompts)  +  Var(p_k)  (between prompts).

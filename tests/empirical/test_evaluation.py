@@ -23,17 +23,19 @@ PROMPTS = 60
 
 
 class _Known:
-    """Has 0.9 on the two answers: either as the prompt's evidence, or all on one of them, drawn by the evidence."""
+    """Has 0.9 on the two answers: "superposes" as the prompt's evidence, "commits" to one, drawn by it, or "guesses"."""
 
-    def __init__(self, *, commits: bool) -> None:
-        self.commits = commits
-        self.provenance: Mapping[str, Any] = {"kind": "test", "model": "commits" if commits else "superposes"}
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.provenance: Mapping[str, Any] = {"kind": "test", "model": kind}
 
     def answer(self, questions: Sequence[Question], *, completions: int = 0) -> list[Answer]:
         answers = []
         for question in questions:
             shares = np.array(question.evidence)
-            if self.commits:
+            if self.kind == "guesses":
+                shares = np.full(2, 0.5)
+            if self.kind == "commits":
                 generator = np.random.default_rng([question.cell, question.index])
                 shares = np.eye(2)[int(generator.random() >= shares[0])]
             logs = tuple(math.log(0.9 * share) if share > 0 else -math.inf for share in shares)
@@ -41,21 +43,26 @@ class _Known:
         return answers
 
 
-@pytest.mark.parametrize("commits", [False, True])
-def test_the_average_follows_the_mixture_either_way_and_the_index_tells_which(commits: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["superposes", "commits", "guesses"])
+def test_averages_do_not_tell_the_three_apart_and_the_index_with_the_calibration_does(
+    kind: str, tmp_path: Path
+) -> None:
     plan = Plan(TASKS, curve_cells(5, 8), PROMPTS, Rules(), completions=False)
     seen: list[Progress] = []
-    results = load_results(evaluate(_Known(commits=commits), plan, tmp_path, ALONE, tell=seen.append))
+    results = load_results(evaluate(_Known(kind), plan, tmp_path, ALONE, tell=seen.append))
     samples = [results.sample(cell) for cell in range(5)]
+    middle = samples[2]
+    # At lambda = 1/2 all have the same mean; of 60 draws of one half the mean errs by 0.065.
+    assert mean(middle.normalised[:, 0]).value == pytest.approx(0.5, abs=0.2 if kind == "commits" else 1e-5)
+    assert superposition_index(middle).value == pytest.approx(0 if kind == "commits" else 1, abs=1e-5)
     found = calibration(samples)
     assert found is not None
-    # Of 60 draws at 1/2 the share errs by 0.065; the slope over five weights by less than twice that.
-    assert found.slope.value == pytest.approx(1, abs=0.3 if commits else 1e-5)
-    index = superposition_index(samples[2])
-    assert index.value == pytest.approx(0 if commits else 1, abs=1e-5)
-    assert mean(samples[2].other).value == pytest.approx(0.1, abs=1e-5)
+    # Over five weights the slope errs by less than twice what one mean does.
+    slope = 0 if kind == "guesses" else 1
+    assert found.slope.value == pytest.approx(slope, abs=0.3 if kind == "commits" else 1e-5)
+    assert mean(middle.other).value == pytest.approx(0.1, abs=1e-5)
     # Superposed: |1/2 - 0.45| twice and 0.1 elsewhere; committed: |1/2 - 0.9|, 1/2 and 0.1; both halved.
-    expected = (0.4 + 0.5 + 0.1) / 2 if commits else (0.05 + 0.05 + 0.1) / 2
-    assert mean(total_variation(samples[2])).value == pytest.approx(expected, abs=1e-5)
+    expected = (0.4 + 0.5 + 0.1) / 2 if kind == "commits" else (0.05 + 0.05 + 0.1) / 2
+    assert mean(total_variation(middle)).value == pytest.approx(expected, abs=1e-5)
     assert (seen[-1].done, seen[-1].total, seen[-1].seconds_left) == (300, 300, 0)
     assert [one.done for one in seen] == sorted(one.done for one in seen)
