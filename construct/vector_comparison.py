@@ -21,6 +21,9 @@ COMPARISONS = (FINGERPRINT, ATTENTION)
 ORTHOGONAL = 2.0**-16
 """How far A'A of an orthogonal matrix of float32 numbers may be from the identity, by entry."""
 
+ROUNDED = 0.5
+"""How much of the scores' margin of 2.5, in the comparison by attention, rounding the matrices may take."""
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -100,6 +103,14 @@ def _check_orthogonal(task_set: VectorTaskSet) -> None:
             raise TaskError(f"comparison by attention takes no offset, and task {task.name!r} has one: {remedy}")
         if gram_error(task) > ORTHOGONAL:
             raise TaskError(f"comparison by attention takes orthogonal matrices, not {task.name!r}'s: {remedy}")
+        # Scores are scaled by 16/delta^2, and so is what rounding the matrix to float32 took from its orthogonality.
+        matrix = task.matrix.astype(np.float64)
+        gram = float(np.linalg.norm(matrix.T @ matrix - np.eye(len(matrix))))
+        if 16 / task_set.margin**2 * (gram / 2 + 2.0**-24 * np.sqrt(len(matrix))) > ROUNDED:
+            raise TaskError(
+                f"comparison by attention cannot tell distances of {task_set.margin:g} with the float32 numbers of "
+                f"{task.name!r}: choose a larger margin, or {remedy}"
+            )
 
 
 def gram_error(task: AffineTask) -> float:

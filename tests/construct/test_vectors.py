@@ -210,6 +210,8 @@ def test_comparison_by_attention_is_refused_where_it_would_be_wrong(change: dict
     tasks = replace(TASKS, tasks=(TASKS.tasks[0], replace(TASKS.tasks[1], **change)))
     with pytest.raises(TaskError, match=words):
         vectors(tasks, examples=3, comparison=ATTENTION)
+    with pytest.raises(TaskError, match=r"cannot tell distances of 0\.0005"):
+        vectors(replace(TASKS, margin=0.0005), examples=3, comparison=ATTENTION)
     with pytest.raises(TaskError, match="the bound is 2"):
         vectors(replace(TASKS, bound=2.0), examples=3, comparison=ATTENTION)
 

@@ -46,7 +46,7 @@ def pin(claimed: Any, found: Any, where: str) -> None:
             pin(claimed[place], part, f"{where}[{place}]")
     elif isinstance(found, Up | Down):
         require(type(claimed) is float and math.isfinite(claimed), f"{where} is no number")
-        near, more = (found.near, found.more) if isinstance(found, Up) else (1e-6, 0.0)
+        near, more = (found.near, found.more) if isinstance(found, Up) else (1e-4, 0.0)
         slack = near * abs(found.value) + more
         raised = found.value + abs(found.value) * (OUTWARD - 1) * (1 if isinstance(found, Up) else -1)
         away = claimed - raised if isinstance(found, Up) else raised - claimed
@@ -155,7 +155,7 @@ class Bounds:
         high = (2 + 2 * nu + top * gram - claim.margin**2) / 2
         most = scale * math.sqrt(1 + gram) * top + off
         edge = _edge(claim)
-        lost = unit * self._products(scale, edge, gram)
+        lost = unit * self._products(scale, edge, gram, a)
         ahead, behind = scale * low - off - edge - 2 * lost, edge - scale * high - off - 2 * lost
         others = 0.0
         for example in range(claim.size.examples):
@@ -171,12 +171,17 @@ class Bounds:
         require(least >= 0.75 * 0.25, f"an example a margin from task {number} has too small an excess")
         return least
 
-    def _products(self, scale: float, edge: float, gram: float) -> float:
+    def _products(self, scale: float, edge: float, gram: float, a: list[list[float]]) -> float:
         """What rounding moves a score of layer 1 by, in units of u; queries sum d products a column, keys few."""
         _, d, _, _, bits, input_bits, _ = self.claim.size
         fixed = 4 * self.claim.sharpness * (2 * bits + input_bits + 2) + edge
-        both, once = fixed + 1.01 * scale * math.sqrt(d) * (1 + gram), fixed + 1.01 * scale * (1 + gram)
-        return (d + 3) * both + (2 * bits + 2 * d + input_bits + 12) * once
+        row_sums = [math.fsum(abs(entry) for entry in row) for row in a]
+        column_sums = [math.fsum(abs(row[j]) for row in a) for j in range(d)]
+        # The largest singular value of |A|: at most the root of its largest sums, and at most sqrt(d).
+        wide = min(math.sqrt(max(row_sums) * max(column_sums)), math.sqrt(d) * (1 + gram))
+        top = 1 + self.claim.margin**2 / 16
+        both, once = fixed + top * scale * wide, fixed + top * scale * (1 + gram)
+        return ((max(d, 2) + 1) * both + (2 * bits + d + input_bits + 8) * once) * 1.001
 
     def tally(self, number: int, unit: float) -> list[tuple[float, float]]:
         """Lemmas 3 and 4: the logarithm at EQ for c = 0 .. m as (value, radius)."""
@@ -323,7 +328,7 @@ class Bounds:
     def float32(self) -> Up:
         """The bound of the program as executed in float32; refused where layer 1 is not sure of its bits."""
         tables = [self.weigh(number, UNIT) for number in range(len(self.claim.tasks))]
-        return Up(max(self.together(tables, UNIT)), 1e-5)
+        return Up(max(self.together(tables, UNIT)), 1e-3)
 
 
 def _single_product(claim: Claim, number: float) -> float:
