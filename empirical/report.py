@@ -122,9 +122,9 @@ def headline(runs: Sequence[Results]) -> Table:
         ("model", "mixture", "prompts", "S", "S if exact", "TV to mixture", "TV to exact", "r"),
         tuple(rows),
         "S is 1 where every prompt's answer is the same mixture, 0 where each prompt commits to one task; `S if exact` "
-        "is that of the exact superposition of the same prompts. A model that guesses among the tasks whatever the examples "
-        "has S = 1 too, but is far from exact, or flat over lambda. r is how many of the K correct answers are among the "
-        "K most probable completions.",
+        "is that of the exact superposition of the same prompts. A model that guesses among the tasks whatever the "
+        "examples has S = 1 too, but is far from exact, or flat over lambda. r is how many of the K correct answers "
+        "are among the K most probable completions.",
     )
 
 

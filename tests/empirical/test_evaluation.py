@@ -23,7 +23,7 @@ PROMPTS = 60
 
 
 class _Known:
-    """Has 0.9 on the two answers: "superposes" as the prompt's evidence, "commits" to one, drawn by it, or "guesses"."""
+    """Has 0.9 on the two answers: "superposes" as the evidence, "commits" to one answer by it, or "guesses"."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
