@@ -9,18 +9,22 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import coo_array
 
-from construct.residual_stream import Array, Subspace
-from construct.sparse import Sparse, sparse_matrix
+from construct.residual_stream import Subspace
 from construct.theorems import Construction
-from construct.transformer import AttentionWeights, LayerWeights, MlpWeights, TransformerWeights
 from verify.adversary import Searcher
 from verify.exhaustive import Exhauster, Worst
-
-Tensor = Array | Sparse
-Index = tuple[int, ...]
+from verify.tensor_edits import (
+    Index,
+    Tensor,
+    changes,
+    entry,
+    nonzero_places,
+    replaced_tensors,
+    stored_values,
+    taken,
+    with_entries,
+)
 
 ATTEMPTS = 50
 """How often a mutation is drawn anew when it changed nothing."""
@@ -136,13 +140,13 @@ def mutants(construction: Construction, seed: int = 0) -> Iterator[Mutant]:
         kind = kinds[int(generator.integers(len(kinds)))]
         for _ in range(ATTEMPTS):
             edit = KINDS[kind](places, generator)
-            if edit is not None and _changes(places.tensors, edit.tensors):
+            if edit is not None and changes(places.tensors, edit.tensors):
                 break
         else:
             kinds.remove(kind)  # the construction has no place for it
             continue
-        finite = all(np.isfinite(_stored(tensor)).all() for tensor in edit.tensors.values())
-        mutated = replace(construction, weights=_replaced(construction.weights, edit.tensors))
+        finite = all(np.isfinite(stored_values(tensor)).all() for tensor in edit.tensors.values())
+        mutated = replace(construction, weights=replaced_tensors(construction.weights, edit.tensors))
         yield Mutant(kind, edit.where, edit.index, edit.before, edit.after, finite, mutated)
 
 
@@ -164,7 +168,7 @@ class _Places:
         self.construction = construction
         self.tensors: dict[str, Tensor] = dict(construction.weights.tensors())
         self.layers = range(len(construction.weights.layers))
-        self._nonzero = {name: _nonzero(tensor) for name, tensor in self.tensors.items()}
+        self._nonzero = {name: nonzero_places(tensor) for name, tensor in self.tensors.items()}
 
     def nonzero(self, generator: np.random.Generator, names: list[str] | None = None) -> tuple[str, Index] | None:
         """A nonzero entry, uniformly from all or from those of the named tensors; None where there is none."""
@@ -183,7 +187,7 @@ class _Places:
         shape = self.tensors[name].shape
         for _ in range(ATTEMPTS if all(shape) else 0):
             index = tuple(int(generator.integers(size)) for size in shape)
-            if _entry(self.tensors[name], index) == 0:
+            if entry(self.tensors[name], index) == 0:
                 return name, index
         return None
 
@@ -211,7 +215,7 @@ def _value(change: Callable[[np.float32, np.random.Generator], float]) -> _Kind:
         if place is None:
             return None
         name, index = place
-        old = np.float32(_entry(places.tensors[name], index))
+        old = np.float32(entry(places.tensors[name], index))
         return _set_entry(places, name, index, change(old, generator))
 
     return edit
@@ -221,8 +225,8 @@ def _set_entry(places: _Places, name: str, index: Index, value: float) -> _Edit:
     tensor = places.tensors[name]
     with np.errstate(over="ignore", invalid="ignore"):
         stored = np.float32(value)
-    edited = _with_entries(tensor, {index: stored})
-    return _Edit(name, index, float(_entry(tensor, index)), float(stored), {name: edited})
+    edited = with_entries(tensor, {index: stored})
+    return _Edit(name, index, float(entry(tensor, index)), float(stored), {name: edited})
 
 
 def _bit_flip(value: np.float32, generator: np.random.Generator) -> float:
@@ -247,7 +251,7 @@ def _bias_changed(places: _Places, generator: np.random.Generator) -> _Edit | No
     name = names[int(generator.integers(len(names)))]
     index = (int(generator.integers(places.tensors[name].shape[0])),)
     change = BIAS_CHANGES[int(generator.integers(len(BIAS_CHANGES)))]
-    return _set_entry(places, name, index, float(_entry(places.tensors[name], index)) + change)
+    return _set_entry(places, name, index, float(entry(places.tensors[name], index)) + change)
 
 
 def _reordered(part: str, axis: int, *, copy: bool = False) -> _Kind:
@@ -264,7 +268,7 @@ def _reordered(part: str, axis: int, *, copy: bool = False) -> _Kind:
         order[to] = source
         if not copy:
             order[source] = to
-        return _Edit(name, (to, source), None, None, {name: _taken(tensor, order, axis)})
+        return _Edit(name, (to, source), None, None, {name: taken(tensor, order, axis)})
 
     return edit
 
@@ -278,10 +282,10 @@ def _output_moved(places: _Places, generator: np.random.Generator) -> _Edit | No
     space = places.subspace(coordinate)
     to = int(generator.integers(space.start, space.stop))
     matrix = places.tensors[name]
-    value, there = np.float32(_entry(matrix, (unit, coordinate))), np.float32(_entry(matrix, (unit, to)))
+    value, there = np.float32(entry(matrix, (unit, coordinate))), np.float32(entry(matrix, (unit, to)))
     if to == coordinate:
         return None
-    edited = _with_entries(matrix, {(unit, coordinate): np.float32(0), (unit, to): there + value})
+    edited = with_entries(matrix, {(unit, coordinate): np.float32(0), (unit, to): there + value})
     return _Edit(name, (unit, to, coordinate), None, None, {name: edited})
 
 
@@ -294,12 +298,12 @@ def _code_replaced(places: _Places, generator: np.random.Generator) -> _Edit | N
     matrix, space = places.tensors[name], places.subspace(coordinate)
     flipped: dict[Index, np.float32] = {}
     for at in range(space.start, space.stop):
-        value = _entry(matrix, (at, unit))
+        value = entry(matrix, (at, unit))
         if value and generator.random() < 0.5:
             flipped[at, unit] = np.float32(-value)
     if space.size < 2 or not flipped:
         return None
-    return _Edit(name, (coordinate, unit), None, None, {name: _with_entries(matrix, flipped)})
+    return _Edit(name, (coordinate, unit), None, None, {name: with_entries(matrix, flipped)})
 
 
 def _heads_exchanged(*parts: str) -> _Kind:
@@ -313,7 +317,7 @@ def _heads_exchanged(*parts: str) -> _Kind:
         order = np.arange(heads)
         one, other = generator.choice(heads, size=2, replace=False).tolist()
         order[one], order[other] = other, one
-        edited = {f"{prefix}.{part}": _taken(places.tensors[f"{prefix}.{part}"], order, 0) for part in parts}
+        edited = {f"{prefix}.{part}": taken(places.tensors[f"{prefix}.{part}"], order, 0) for part in parts}
         return _Edit(prefix if len(parts) > 1 else next(iter(edited)), (one, other), None, None, edited)
 
     return edit
@@ -355,85 +359,3 @@ KINDS: dict[str, _Kind] = {
     "bias changed": _bias_changed,
 }
 """What may be changed -> a function that draws such a change, or None where it finds no place."""
-
-
-def _nonzero(tensor: Tensor) -> NDArray[np.int64]:
-    """The indices of the nonzero entries, shape [entries, dimensions]."""
-    if isinstance(tensor, np.ndarray):
-        return np.argwhere(tensor)
-    entries = tensor.tocoo()
-    kept = entries.data != 0
-    return np.stack([np.asarray(axis, dtype=np.int64)[kept] for axis in entries.coords], axis=1)
-
-
-def _stored(tensor: Tensor) -> Array:
-    return tensor if isinstance(tensor, np.ndarray) else tensor.data
-
-
-def _entry(tensor: Tensor, index: Index) -> float:
-    return float(tensor[index])  # type: ignore[arg-type]  # an index of as many axes as the tensor has
-
-
-def _with_entries(tensor: Tensor, entries: Mapping[Index, np.float32]) -> Tensor:
-    """A copy with some entries set."""
-    if isinstance(tensor, np.ndarray):
-        copy = tensor.copy()
-        for index, value in entries.items():
-            copy[index] = value
-        return copy
-    old = tensor.tocoo()
-    rows, columns = (np.asarray(axis, dtype=np.int64) for axis in old.coords)
-    flat = np.array([row * tensor.shape[1] + column for row, column in entries], dtype=np.int64)
-    kept = ~np.isin(rows * tensor.shape[1] + columns, flat)
-    set_rows, set_columns = np.array(list(entries), dtype=np.int64).T
-    values = np.array(list(entries.values()), dtype=np.float32)
-    new = values != 0
-    return sparse_matrix(
-        np.concatenate([old.data[kept], values[new]]),
-        np.concatenate([rows[kept], set_rows[new]]),
-        np.concatenate([columns[kept], set_columns[new]]),
-        tensor.shape,
-    )
-
-
-def _taken(tensor: Tensor, order: NDArray[np.int_], axis: int) -> Tensor:
-    """A copy whose row (or column) i is row order[i] of the tensor."""
-    if isinstance(tensor, np.ndarray):
-        return np.take(tensor, order, axis=axis)
-    # Through the list of entries, whose order of axes is a matter of names.
-    entries = tensor.tocoo() if axis == 0 else coo_array(tensor.T)
-    by_row = entries.tocsr()[order].tocoo()
-    rows, columns = by_row.coords if axis == 0 else by_row.coords[::-1]
-    return sparse_matrix(by_row.data, np.asarray(rows), np.asarray(columns), tensor.shape)
-
-
-def _changes(old: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> bool:
-    """Whether some bit of some entry differs."""
-    return any(not _equal(old[name], tensor) for name, tensor in new.items())
-
-
-def _equal(one: Tensor, other: Tensor) -> bool:
-    if isinstance(one, np.ndarray):
-        return isinstance(other, np.ndarray) and np.array_equal(one, other)
-    if isinstance(other, np.ndarray):
-        return False
-    same = one.nnz == other.nnz and np.array_equal(one.indptr, other.indptr)
-    return same and np.array_equal(one.indices, other.indices) and np.array_equal(one.data, other.data)
-
-
-def _replaced(weights: TransformerWeights, new: Mapping[str, Tensor]) -> TransformerWeights:
-    """The weights with some tensors replaced, by their names in the artifact."""
-    tensors = dict(weights.tensors()) | dict(new)
-    layers = []
-    for number in range(len(weights.layers)):
-        attention, mlp = (
-            {name: tensors[f"layers.{number}.{part}.{name}"] for name in kind.__dataclass_fields__}
-            for part, kind in (("attention", AttentionWeights), ("mlp", MlpWeights))
-        )
-        layers.append(LayerWeights(AttentionWeights(**attention), MlpWeights(**mlp)))  # type: ignore[arg-type]
-    return TransformerWeights(
-        tensors["embedding.token"],  # type: ignore[arg-type]  # each tensor is of the kind of the one it replaces
-        tensors["embedding.position"],  # type: ignore[arg-type]
-        tuple(layers),
-        tensors["unembedding"],  # type: ignore[arg-type]
-    )

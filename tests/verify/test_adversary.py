@@ -19,9 +19,10 @@ from construct.suites import build_suite
 from construct.tasks import Format, SumTask, TableTask, TaskSet
 from construct.theorems import Construction, two_layer
 from construct.transformer import forward
-from verify import adversary
+from verify import random_prompts
 from verify.adversary import ASCENT_SHARE, Searcher, confirm, search
 from verify.exhaustive import exhaust
+from verify.random_prompts import RandomPrompts
 
 TERMS = 64
 """No sum in the small models of this file has more terms: float64 is off by at most TERMS * Worst.rounding."""
@@ -182,7 +183,7 @@ def test_random_prompts_of_any_sizes_are_prompts(size: int, inputs: int, example
     total = SumTask("never", (0,), {0: 1}, {7: 0})
     table = TableTask("table", (inputs - 1,), {(size - 1,): 0})
     task_set = TaskSet("drawn", tuple(f"t{index}" for index in range(size)), inputs, Format(), (table, total))
-    drawn = adversary._RandomPrompts(task_set, Layout(size, inputs, examples), np.random.default_rng(seed)).draw(count)
+    drawn = RandomPrompts(task_set, Layout(size, inputs, examples), np.random.default_rng(seed)).draw(count)
     assert drawn.shape == (count, examples * (inputs + 1) + inputs)
     assert drawn.min() >= 0
     assert drawn.max() < size
@@ -190,8 +191,8 @@ def test_random_prompts_of_any_sizes_are_prompts(size: int, inputs: int, example
 
 def test_random_prompts_are_drawn_in_blocks_where_tasks_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     built = two_layer(table_and_sum(), examples=2)
-    monkeypatch.setattr(adversary, "BLOCK_ANSWERS", 1)
-    drawn = adversary._RandomPrompts(built.task_set, built.layout, np.random.default_rng(0)).draw(53)
+    monkeypatch.setattr(random_prompts, "BLOCK_ANSWERS", 1)
+    drawn = RandomPrompts(built.task_set, built.layout, np.random.default_rng(0)).draw(53)
     assert len(drawn) == 53
 
 

@@ -9,7 +9,9 @@ import sympy  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verify.ordered_field import Element, OrderedField, Polynomial, log_upper_bound, polynomial
+from verify.ordered_field import Element, OrderedField
+from verify.polynomials import Polynomial, polynomial
+from verify.thresholds import log_upper_bound, threshold
 
 TINY = Fraction(1, 10**12)
 """Far below the roots of every numerator that is drawn here: they have coefficients below 10^6 and an end that is
@@ -129,7 +131,7 @@ def test_the_threshold_of_polynomials_is_the_least_root_that_sympy_isolates(draw
     tops = [polynomial(entries) for entries in drawn]
     for top in tops:
         field.sign(field.fraction(top))
-    found = field.threshold()
+    found = threshold(field)
     shown = [sympy.Poly(list(top.coefficients[::-1]), variable) for top in tops if top.coefficients]
     roots = [root for top in shown for root in top.real_roots() if 0 < root <= 1]
     least = min(roots, default=None)
@@ -151,7 +153,7 @@ def test_below_the_threshold_no_sign_changes_and_at_it_one_does(
     elements = [element(field, parts) for parts in drawn]
     for place, one in enumerate(elements):
         field.sign(one, f"number {place}")
-    found = field.threshold()
+    found = threshold(field)
     shown = [one.over_one_denominator()[0] for one in elements if not field.is_zero(one)]
     reduced = [polynomial(top.coefficients[top.order :]) for top in shown]
     end = found.low if found.where else 1 - Fraction(1, 2**40)
@@ -165,7 +167,7 @@ def test_a_root_of_even_order_is_where_a_sign_ends() -> None:
     field = OrderedField(steps=2)
     touching = polynomial([1, -6, 9])
     assert field.sign(field.fraction(touching), "touches at 1/3") == 1
-    found = field.threshold()
+    found = threshold(field)
     assert found.where == "touches at 1/3"
     assert found.low < Fraction(1, 3) <= found.high
     # t = z^(1/2), so the sharpness is twice the logarithm.
@@ -179,7 +181,7 @@ def test_a_sum_of_two_denominators_that_vanishes_at_0_has_its_threshold_too() ->
         polynomial([0, 0, 3]), polynomial([1, 2])
     )
     assert field.sign(drawn) == 1
-    found, root = field.threshold(), (math.sqrt(13) - 1) / 6
+    found, root = threshold(field), (math.sqrt(13) - 1) / 6
     assert found.low <= root <= found.high
 
 
@@ -195,7 +197,7 @@ def test_arguments_of_one_sign_for_all_z_put_no_limit_on_it() -> None:
         ]
     )
     assert field.sign(drawn) == -1
-    assert field.threshold().low == 1
+    assert threshold(field).low == 1
 
 
 def test_a_numerator_where_the_denominator_has_no_term_can_change_the_sign() -> None:
@@ -209,7 +211,7 @@ def test_a_numerator_where_the_denominator_has_no_term_can_change_the_sign() -> 
         ]
     )
     assert field.sign(drawn) == -1
-    found = field.threshold()
+    found = threshold(field)
     assert found.where is not None
     assert drawn.at(found.low) < 0 <= drawn.at(found.high)
 

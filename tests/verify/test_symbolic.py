@@ -23,7 +23,8 @@ from construct.tasks import Format, SumTask, TableTask, Task, TaskSet
 from construct.theorems import Construction, two_layer
 from construct.transformer import TransformerWeights, forward
 from verify.ordered_field import SymbolicError
-from verify.symbolic import SymbolicAnswer, execute
+from verify.symbolic import execute
+from verify.symbolic_answer import SymbolicAnswer
 
 DIGITS = 60
 AGREES = mpmath.mpf(10) ** -40
