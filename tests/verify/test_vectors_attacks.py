@@ -24,9 +24,9 @@ MUTATED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("which", MUTATED)
 def test_no_mutant_that_is_wrong_is_certified(which: str) -> None:
-    result = campaign(built_case(**MUTATED[which]), 24, seed=11, samples=12)
+    result = campaign(built_case(**MUTATED[which]), 18, seed=11, samples=10)
     assert result.wrong == ()
-    assert result.harmful > 8
+    assert result.harmful > 5
     assert sum(result.harmless.values()) > 2
     assert sum(result.refused.values()) <= 0.6 * sum(result.harmless.values())
 
