@@ -20,6 +20,7 @@ from construct.artifact import DESCRIPTION, VECTORS, WEIGHTS, load, theorem_of
 from construct.errors import InputError
 from construct.prediction import Predictor
 from construct.prompts import parse_prompt
+from construct.theorems import Construction
 from empirical.runtime import Runtime, halving
 from empirical.scoring import Scorer
 from empirical.search import Completion, Completions, Endings, Search
@@ -117,13 +118,7 @@ class ConstructedModel:
             raise InputError(f"{directory} is a construction on vectors: its answers are no text; give another one")
         self.construction = load(directory)
         self._predictor = Predictor(self.construction, dtype=runtime.dtype, device=runtime.device)
-        self.provenance: Mapping[str, Any] = {
-            "kind": CONSTRUCTION,
-            "model": str(directory),
-            "theorem": self.construction.theorem,
-            "sha256": _sha256([directory / WEIGHTS, directory / DESCRIPTION]),
-            **_environment(runtime),
-        }
+        self.provenance: Mapping[str, Any] = provenance_of(directory, self.construction, runtime)
 
     def answer(self, questions: Sequence[Question], *, completions: int = 0) -> list[Answer]:
         """Answer some questions."""
@@ -136,6 +131,17 @@ class ConstructedModel:
             ranked = tuple(Completion(token, _log(share)) for token, share in list(shares.items())[:completions])
             answers.append(Answer(values, Completions(ranked, exact=True) if completions else None))
         return answers
+
+
+def provenance_of(directory: Path, construction: Construction, runtime: Runtime) -> dict[str, Any]:
+    """What is needed to know a construction's folder again."""
+    return {
+        "kind": CONSTRUCTION,
+        "model": str(directory),
+        "theorem": construction.theorem,
+        "sha256": _sha256([directory / WEIGHTS, directory / DESCRIPTION]),
+        **_environment(runtime),
+    }
 
 
 class PretrainedModel:

@@ -20,7 +20,7 @@ from construct.errors import InputError
 from construct.prompts import parse_prompt
 from construct.theorems import Construction
 from construct.torch_model import TorchTransformer
-from empirical.language_model import Options, load_pretrained
+from empirical.language_model import Options, load_pretrained, provenance_of
 from empirical.runtime import Runtime
 from empirical.scoring import Scorer
 from empirical.settings import Question
@@ -250,10 +250,30 @@ class OpenConstruction:
             yield torch.tensor(encoded[start : start + BATCH], device=self._device)
 
 
-def open_inside(name: str, runtime: Runtime, options: Options) -> OpenConstruction | OpenPretrained:
-    """Open a model to look into it. Raises InputError where it cannot be read, or has no blocks."""
-    if (Path(name) / DESCRIPTION).is_file():
-        return OpenConstruction(load(Path(name)), runtime)
-    model, encoder, _ = load_pretrained(name, runtime, options, attention="eager")
+@dataclass(frozen=True)
+class Opened:
+    """An open model, and what is needed to know it again."""
+
+    model: OpenConstruction | OpenPretrained
+    provenance: dict[str, Any]
+
+
+def open_inside(name: str, runtime: Runtime, options: Options, *, patterns: bool = False) -> Opened:
+    """Open a model to look into it.
+
+    Args:
+        name: a construction's folder, a Hugging Face model's folder, or a hub name.
+        runtime: where it runs.
+        options: how a pretrained model is loaded.
+        patterns: whether its attention is to show its patterns, which takes the slower implementation.
+
+    Raises:
+        InputError: it cannot be read, or has no blocks.
+    """
+    folder = Path(name)
+    if (folder / DESCRIPTION).is_file():
+        construction = load(folder)
+        return Opened(OpenConstruction(construction, runtime), provenance_of(folder, construction, runtime))
+    model, encoder, found = load_pretrained(name, runtime, options, attention="eager" if patterns else None)
     terminator = options.terminator if options.terminator and encoder.expresses(options.terminator) else ""
-    return OpenPretrained(Scorer(model, encoder), terminator)
+    return Opened(OpenPretrained(Scorer(model, encoder), terminator), found | {"terminator": terminator})

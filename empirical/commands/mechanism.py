@@ -47,13 +47,14 @@ def command(
         raise InputError(f"{prompts} prompts of {examples} examples: expected at least 4 prompts and 2 examples")
     found = task_set(models[0], suite, task_file, tasks)
     where = runtime.choose(device, dtype)
-    results = {
-        name: examine(traced(open_inside(name, where, Options())), found, examples=examples, prompts=prompts, seed=seed)
-        for name in models
-    }
+    results, known = {}, {}
+    for name in models:
+        inside = open_inside(name, where, Options(), patterns=True)
+        results[name] = examine(traced(inside.model), found, examples=examples, prompts=prompts, seed=seed)
+        known[name] = inside.provenance
     click.echo(_table(results).text())
     if json_path is not None:
-        data = {name: asdict(result) for name, result in results.items()}
+        data = {name: {"model": known[name], **asdict(result)} for name, result in results.items()}
         write_file(json_path, (json.dumps(data, indent=1) + "\n").encode())
 
 

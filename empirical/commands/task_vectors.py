@@ -68,7 +68,8 @@ def command(
     weights = mixture_weights(mixture, names)
     plan = Plan(found, examples, prompts, mode, seed)
     plan.questions(weights)  # what cannot be asked is refused before a model is loaded
-    opened = open_inside(model, runtime.choose(device, dtype), Options(revision=revision))
+    inside = open_inside(model, runtime.choose(device, dtype), Options(revision=revision))
+    opened = inside.model
     if layer is not None and not 1 <= layer <= opened.layers:
         raise InputError(f"--layer is {layer}: the model has blocks 1 to {opened.layers}")
     vectors = extract(opened, plan)
@@ -82,7 +83,7 @@ def command(
     if json_path is not None:
         projections = _projections(opened, plan, states[:, at], at)
         data = {
-            "model": model,
+            "model": inside.provenance,
             "tasks": names,
             "mixture": weights,
             "plan": {"examples": examples, "prompts": prompts, "mode": mode, "seed": seed},

@@ -99,7 +99,7 @@ def test_a_probe_finds_what_is_linear_and_not_what_is_random() -> None:
 @pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "gpt_neox", "opt", "gemma"])
 def test_the_heads_of_every_family_are_looked_at_and_taken_out(family: str, tiny: Callable[[str], Path]) -> None:
-    opened = open_inside(str(tiny(family)), CPU, Options())
+    opened = open_inside(str(tiny(family)), CPU, Options(), patterns=True).model
     assert isinstance(opened, OpenPretrained)
     traced = TracedPretrained(opened)
     letters = build_suite("letters", tasks=2)

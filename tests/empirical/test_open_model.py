@@ -55,7 +55,7 @@ def test_blocks_are_found_by_what_they_do_and_not_by_their_name() -> None:
 @needed
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_three_blocks_of_every_family_are_found(family: str, tiny: Callable[[str], Path]) -> None:
-    opened = open_inside(str(tiny(family)), CPU, Options())
+    opened = open_inside(str(tiny(family)), CPU, Options(), patterns=True).model
     assert opened.layers == 3
     assert opened.states(_questions(2, 3)).shape == (2, 3, 24)
 
@@ -65,7 +65,7 @@ def test_the_three_blocks_of_every_family_are_found(family: str, tiny: Callable[
 def test_a_state_put_where_it_was_changes_nothing_and_another_one_does(
     family: str, tiny: Callable[[str], Path]
 ) -> None:
-    opened = open_inside(str(tiny(family)), CPU, Options())
+    opened = open_inside(str(tiny(family)), CPU, Options(), patterns=True).model
     questions = _questions(1, 4)
     plain = opened.probabilities(questions)
     states = opened.states(questions)
@@ -81,7 +81,7 @@ def test_a_state_put_where_it_was_changes_nothing_and_another_one_does(
 @needed
 def test_later_tokens_of_an_answer_see_the_change_through_the_cache(tiny: Callable[[str], Path]) -> None:
     """After the last block nothing is cached any more, so only the first token's probability can change."""
-    opened = open_inside(str(tiny("gpt2")), CPU, Options())
+    opened = open_inside(str(tiny("gpt2")), CPU, Options()).model
     questions = _questions(1, 4)
     shift = np.zeros(24)
     shift[3] = 5.0

@@ -1,5 +1,6 @@
 """Small models of several families with trained tokenizers, made on the spot and saved as any model is."""
 
+import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,10 @@ def sentence_piece(vocabulary: int) -> PreTrainedTokenizerFast:
     )
     lines = (line for text in corpus() for line in text.splitlines(keepends=True))
     made.train_from_iterator(lines, trainer)
-    return _wrapped(made, bos=True)
+    # The trainer makes the bytes special; in such tokenizers they are ordinary ids, which are read back.
+    state = json.loads(made.to_str())
+    state["added_tokens"] = [token for token in state["added_tokens"] if token["content"] in SPECIAL]
+    return _wrapped(Tokenizer.from_str(json.dumps(state)), bos=True)
 
 
 def _wrapped(made: Tokenizer, *, bos: bool) -> PreTrainedTokenizerFast:

@@ -17,6 +17,7 @@ def test_the_constructions_heads_are_named(construct: Command, letters: Path, tm
     assert "1.1 1.000, 1.000  2.1 1.000, 1.000  none" in row
     (found,) = json.loads((tmp_path / "m.json").read_text(encoding="utf-8")).values()
     assert len(found["probes"]["evidence"]) == 2
+    assert len(found["model"]["sha256"]) == 64
 
 
 @pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
