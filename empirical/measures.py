@@ -209,11 +209,15 @@ class Calibration:
 
 def calibration(samples: Sequence[Sample], *, seed: int = 0) -> Calibration | None:
     """The calibration over conditions of two tasks with different lambda; None where there are less than two."""
-    usable = [sample for sample in samples if len(sample.mixture) == 2 and not np.isnan(sample.normalised).all()]
+    usable = [
+        sample
+        for sample in samples
+        if len(sample.mixture) == 2 and not np.isnan(sample.normalised[~sample.ambiguous]).all()
+    ]
     if len({float(sample.mixture[0]) for sample in usable}) < 2:
         return None
     weights = np.array([sample.mixture[0] for sample in usable])
-    shown = [sample.normalised[:, 0] for sample in usable]
+    shown = [sample.normalised[~sample.ambiguous, 0] for sample in usable]
     shown = [values[~np.isnan(values)] for values in shown]
     generator = np.random.default_rng(seed)
 
