@@ -86,10 +86,11 @@ class Scorer:
 
     def check_context(self, encoded: Encoded) -> None:
         """Raise InputError when a prompt with its candidates is longer than the model's context."""
-        needed = len(encoded.stem) + max(map(len, encoded.tails), default=0)
+        # The last token of an answer is predicted, not read.
+        needed = len(encoded.stem) + max(map(len, encoded.tails), default=1) - 1
         if self.context is not None and needed > self.context:
             raise InputError(
-                f"a prompt with its answers has {needed} tokens and the model's context has {self.context}: use "
+                f"a prompt with its answers takes {needed} tokens and the model's context has {self.context}: use "
                 "fewer examples"
             )
 

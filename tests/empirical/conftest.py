@@ -14,7 +14,7 @@ from construct.artifact import save
 from construct.suites import build_suite
 from construct.theorems import two_layer
 
-NEEDS_TRANSFORMERS = ["test_scoring.py", "test_search.py", "test_tokenizing.py"]
+NEEDS_TRANSFORMERS = ["test_scoring.py", "test_search.py", "test_tokenizing.py", "test_known_answers.py"]
 collect_ignore = NEEDS_TRANSFORMERS if find_spec("transformers") is None else []
 
 

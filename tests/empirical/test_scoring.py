@@ -200,5 +200,5 @@ def test_a_tokenizer_that_drops_characters_or_their_case_is_refused() -> None:
 def test_a_prompt_longer_than_the_context_is_refused_with_both_figures(scorer: Callable[[str], Scorer]) -> None:
     made = scorer("gpt2")
     encoded = made.encoder.encode("a->b\n" * 400 + "c->", ("d",), "\n")
-    with pytest.raises(InputError, match=f"has {len(encoded.stem) + len(encoded.tails[0])} tokens .* has 512"):
+    with pytest.raises(InputError, match=f"takes {len(encoded.stem) + len(encoded.tails[0]) - 1} tokens .* has 512"):
         made.check_context(encoded)
