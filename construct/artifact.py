@@ -32,8 +32,9 @@ FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION = "weights.safetensors", "construction.json"
 CERTIFICATE = "certificate.json"
 NOT_VERIFIED = "not verified"
-VECTORS = "vectors"
-"""The theorem whose folders `construct.vector_artifact` reads."""
+VECTORS, SEVEN_VECTORS = "vectors", "seven-layer vectors"
+ON_VECTORS = (VECTORS, SEVEN_VECTORS)
+"""The theorems whose folders `construct.vector_artifact` reads."""
 OWN_FILES = {WEIGHTS, DESCRIPTION, CERTIFICATE}
 
 T = TypeVar("T")
@@ -129,7 +130,7 @@ def load(directory: Path, *, check_hashes: bool = True) -> Construction:
     Raises:
         ArtifactError: a file is missing, truncated, altered, of a newer format, or its parts do not fit.
     """
-    if theorem_of(directory) == VECTORS:
+    if theorem_of(directory) in ON_VECTORS:
         raise ArtifactError(f"{directory} holds a construction on vectors, which this command does not take")
     return load_parts(directory, _construction, check_hashes=check_hashes)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from construct.artifact import SEVEN_VECTORS
 from construct.errors import TaskError
 from construct.residual_stream import ResidualStream
 from construct.seven_bounds import WIDTH_CONSTANT, Budget
@@ -16,8 +17,6 @@ from construct.vector_comparison import FINGERPRINT
 from construct.vector_prompts import VectorLayout
 from construct.vector_tasks import VectorTaskSet
 from construct.vector_theorem import DEFAULT_VECTOR_ERROR, VectorConstruction, vectors
-
-SEVEN_VECTORS = "seven-layer vectors"
 
 VECTOR_STEPS = (
     ("read", "every y fetches what each task makes of its example's input, or compares with it at once"),

@@ -12,6 +12,7 @@ from construct.artifact import (
     FORMAT,
     FORMAT_VERSION,
     NOT_VERIFIED,
+    ON_VECTORS,
     load_parts,
     save_parts,
     sizes,
@@ -22,7 +23,7 @@ from construct.theorems import Circuit
 from construct.vector_comparison import COMPARISONS, Comparison
 from construct.vector_prompts import VectorLayout
 from construct.vector_task_file import float32_array, vector_task_set_from_json, vector_task_set_to_json
-from construct.vector_theorem import THEOREM, VectorConstruction
+from construct.vector_theorem import VectorConstruction
 
 
 def save_vectors(
@@ -70,8 +71,8 @@ def _describe(construction: VectorConstruction) -> dict[str, Any]:
 
 
 def _construction(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> VectorConstruction:
-    if data["theorem"] != THEOREM:
-        raise ValueError(f"the theorem is {data['theorem']!r}, not {THEOREM!r}")
+    if data["theorem"] not in ON_VECTORS:
+        raise ValueError(f"the theorem is {data['theorem']!r}, not one of {', '.join(ON_VECTORS)}")
     task_set = vector_task_set_from_json(data["task_set"])
     layout = VectorLayout(task_set.dim, task_set.inputs, data["layout"]["examples"])
     written = {"dim": layout.dim, "inputs": layout.inputs, "positions": layout.positions}
@@ -103,7 +104,7 @@ def _construction(data: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
     )
     error_bound = data["error_bound"]
     return VectorConstruction(
-        THEOREM,
+        data["theorem"],
         task_set,
         comparison,
         layout,

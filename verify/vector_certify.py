@@ -2,17 +2,25 @@
 
 import math
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from construct.artifact import WEIGHTS, sizes
+from construct.artifact import SEVEN_VECTORS, VECTORS, WEIGHTS, sizes
 from construct.errors import InputError
 from construct.vector_artifact import load_vectors
 from construct.vector_theorem import VectorConstruction
 from verify.certificate import Proof
 from verify.certify import FORMAT, FORMAT_VERSION, digest, file_sha256, refuse_denormal, versions
+from verify.seven_vectors import prove_seven_vectors
 from verify.vector_theorem import prove_vectors
+
+PROVERS: Mapping[str, Callable[[VectorConstruction], Proof]] = {
+    VECTORS: prove_vectors,
+    SEVEN_VECTORS: prove_seven_vectors,
+}
+"""The theorems on vectors, each with its prover."""
 
 CLAIM = (
     "for every prompt of at most m examples whose inputs have norm at most input_bound and answers norm at most "
@@ -105,7 +113,7 @@ def judge_vectors(construction: VectorConstruction, weights_sha256: str, eps: fl
         raise InputError(f"--error is {claim:g}: expected a positive number")
     refuse_denormal(construction.weights)
     start = time.perf_counter()
-    proof = prove_vectors(construction)
+    proof = PROVERS[construction.theorem](construction)
     certified = proof.real is not None and proof.real <= claim
     return VectorVerdict(certified, claim, proof, weights_sha256, construction, time.perf_counter() - start)
 

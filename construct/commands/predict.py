@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from construct.artifact import VECTORS, load, theorem_of
+from construct.artifact import ON_VECTORS, load, theorem_of
 from construct.bounds import PRECISIONS
 from construct.commands.progress import progress_line
 from construct.commands.table import bar, table
@@ -48,7 +48,7 @@ def command(
     PROMPT is a file, or - for standard input: one example a line (France->Paris), the last line the query (Peru->).
     For a construction on vectors it is a .npz archive (inputs, answers, query) or JSON.
     """
-    if theorem_of(directory) == VECTORS:
+    if theorem_of(directory) in ON_VECTORS:
         if jsonl is not None or picture is not None:
             raise InputError("--jsonl and --picture are for tokens: a construction on vectors takes one .npz or JSON")
         predict_vectors(directory, prompt, curve=curve, dtype=dtype, device=device, dense=dense, as_json=as_json)

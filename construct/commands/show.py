@@ -6,12 +6,16 @@ from pathlib import Path
 
 import click
 
-from construct.artifact import VECTORS, load, sizes, theorem_of
+from construct.artifact import ON_VECTORS, SEVEN_VECTORS, load, sizes, theorem_of
 from construct.commands.table import table
 from construct.seven_layer import STEPS, THEOREM
+from construct.seven_vectors import VECTOR_STEPS
 from construct.theorems import Circuit, Construction
 from construct.vector_artifact import load_vectors
 from construct.vector_theorem import VectorConstruction
+
+ARGUMENTS = {THEOREM: STEPS, SEVEN_VECTORS: VECTOR_STEPS}
+"""The constructions with one step a layer, and their steps."""
 
 SHOWN = 12
 """Circuits of one layer and kind that are listed before the rest is only counted."""
@@ -23,7 +27,7 @@ SHOWN = 12
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(directory: Path, show_all: bool, as_json: bool) -> None:
     """Show the circuit of the construction in DIRECTORY, layer by layer."""
-    vectors = theorem_of(directory) == VECTORS
+    vectors = theorem_of(directory) in ON_VECTORS
     construction = load_vectors(directory) if vectors else load(directory)
     if as_json:
         subspaces = {name: [space.start, space.stop] for name, space in construction.stream.items()}
@@ -55,7 +59,7 @@ def _text(construction: Construction | VectorConstruction, *, show_all: bool) ->
             header=("subspace", "coordinates"),
         ),
     ]
-    if construction.theorem == THEOREM:
+    if construction.theorem in ARGUMENTS:
         parts.insert(1, f"the argument, one step a layer:\n{table(_steps(construction))}")
     layers = sorted({circuit.layer for circuit in construction.circuits})
     for layer in layers:
@@ -71,7 +75,7 @@ def _steps(construction: Construction | VectorConstruction) -> list[tuple[str, .
     """Layer, step, what it takes, and what it does, of the seven-layer construction."""
     weights = construction.weights
     rows: list[tuple[str, ...]] = []
-    for number, (name, says) in enumerate(STEPS):
+    for number, (name, says) in enumerate(ARGUMENTS[construction.theorem]):
         heads, units = weights.heads[number], weights.mlp_width[number]
         takes = [f"{heads} head(s)"] * bool(heads) + [f"{units} unit(s)"] * bool(units)
         rows.append((str(number + 1), name, " + ".join(takes), says))

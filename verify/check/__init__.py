@@ -2,8 +2,9 @@
 
 These files are meant to be read by a sceptic, in this order: certificate.py (which theorem), two_layer.py, compare.py
 (what is compared), model.py (what the weights compute), lemmas.py (what follows for each task), formats.py (rounding),
-files.py and exact.py (reading and arithmetic); seven.py and seven_formats.py for the seven-layer theorem. They use the
-standard library alone and share no code with the rest of the project.
+files.py and exact.py (reading and arithmetic). Those are all that the two-layer theorem needs; the others have
+seven.py and seven_formats.py; vectors.py, vectors_form.py, vectors_bounds.py and seven_vectors.py; superposition.py and
+superposition_blocks.py. They use the standard library alone and share no code with the rest of the project.
 
 From construction.json they take which claim is made of which function: the tasks, m, the shapes, the place of the
 evidence. Each lemma is proved again on the weights, in exact rational arithmetic (exp rounded up), and a figure of the

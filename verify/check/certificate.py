@@ -10,6 +10,7 @@ from typing import Any
 from verify.check.exact import RefusedError, require
 from verify.check.files import UnreadableError, read_bytes, read_json
 from verify.check.seven import check_seven
+from verify.check.seven_vectors import check_seven_vectors
 from verify.check.superposition import check_superposition
 from verify.check.two_layer import check_two_layer
 from verify.check.vectors import check_vectors
@@ -25,6 +26,7 @@ THEOREMS: Mapping[str, Check] = {
     "two-layer": check_two_layer,
     "vectors": check_vectors,
     "seven-layer": check_seven,
+    "seven-layer vectors": check_seven_vectors,
     "superpose": check_superposition,
 }
 """The theorems that are checked here, by the name that the certificate gives."""

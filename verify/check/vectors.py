@@ -16,17 +16,17 @@ from verify.check.vectors_form import Claim, Form, read_claim
 FORMATS = ("float32", "bfloat16", "float16")
 
 
-def find_sizes(claim: Claim, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The sizes, as the weights have them."""
+def find_sizes(claim: Claim, tensors: dict[str, Tensor], depth: int) -> dict[str, Any]:
+    """The sizes, as the weights of so many layers have them."""
     k, d, n, m, *_, width = claim.size
-    layers = range(3)
+    layers = range(depth)
     return {
         "tasks": k,
         "dim": d,
         "inputs": n,
         "examples": m,
         "fingerprint": width,
-        "layers": 3,
+        "layers": depth,
         "heads": [tensors[f"layers.{layer}.attention.query"].shape[0] for layer in layers],
         "d_model": tensors["embedding.token"].shape[1],
         "mlp_width": [tensors[f"layers.{layer}.mlp.w_in"].shape[1] for layer in layers],
@@ -39,18 +39,32 @@ def check_vectors(claimed: dict[str, Any], described: Any, content: bytes, say: 
     """Check a certificate of the construction on vectors. Raises whatever hinders it."""
     claim = read_claim(described)
     tensors = read_weights(content, described["tensors"])
+    check_three_layers(claimed, claim, tensors, find_sizes(claim, tensors, 3), {}, say)
+
+
+def check_three_layers(
+    claimed: dict[str, Any],
+    claim: Claim,
+    tensors: dict[str, Tensor],
+    sizes: dict[str, Any],
+    before: dict[str, dict[str, Any]],
+    say: Callable[[str], object],
+) -> None:
+    """Check what is claimed of the three layers; `before` are lemmas that precede theirs, with the figures found."""
     free = Form(claim, tensors).check()
     say(f"model: every entry of {len(tensors)} tensors is that of the three-layer construction, or a free number")
     bounds = Bounds(claim, free)
     lemmas = bounds.lemmas()
-    found = frame(claimed, find_sizes(claim, tensors), {name: {} for name in lemmas}, FORMATS)
-    stated = [lemma["figures"] for lemma in claimed["lemmas"]]
-    found["lemmas"] = [part | {"figures": own} for part, own in zip(found["lemmas"], stated, strict=True)]
+    found = frame(claimed, sizes, {name: {} for name in before | lemmas}, FORMATS)
+    figures_of = [lemma["figures"] for lemma in claimed["lemmas"]]
+    own = [*before.values(), *figures_of[len(before) :]]
+    found["lemmas"] = [part | {"figures": figures} for part, figures in zip(found["lemmas"], own, strict=True)]
     found["domain"] = claim.domain | {"distance": TEXT}
     compare(claimed, found, "certificate")
-    for figures, (name, own) in zip(stated, lemmas.items(), strict=True):
-        require(type(figures) is dict and figures.keys() == own.keys(), f"{name} has not just {sorted(own)}")
-        for figure, value in own.items():
+    stated = figures_of[len(before) :]
+    for figures, (name, values) in zip(stated, lemmas.items(), strict=True):
+        require(type(figures) is dict and figures.keys() == values.keys(), f"{name} has not just {sorted(values)}")
+        for figure, value in values.items():
             pin(figures[figure], value, f"{name}.{figure}")
     say(f"lemmas: what each of {claim.size.tasks} tasks finds and weighs, for every count")
     real, single_bound = claimed["error_bound"]["real"], claimed["error_bound"]["float32"]

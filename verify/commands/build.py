@@ -13,6 +13,7 @@ from construct.artifact import VECTORS, WEIGHTS, check_free, save, sizes
 from construct.commands.table import table
 from construct.constructions import KINDS
 from construct.errors import InputError
+from construct.seven_layer import THEOREM as SEVEN
 from construct.suites import SUITES, build_suite
 from construct.task_file import load_task_file
 from construct.tasks import TaskSet
@@ -34,7 +35,8 @@ DEFAULT_THEOREM = "two-layer"
     type=click.Choice([*KINDS, VECTORS]),
     default=DEFAULT_THEOREM,
     show_default=True,
-    help="Which construction: two layers, the argument of Theorem 1 a step a layer, or affine tasks on real vectors.",
+    help="Two layers; the argument of Theorem 1 a step a layer; affine tasks on vectors. With a `Vectors:` option or "
+    "such a task file, seven-layer is on vectors too.",
 )
 @click.option("--tasks", type=int, help="K, the number of tasks of a suite, or of random tasks on vectors.")
 @click.option("--suite", help=f"A named suite: {', '.join(SUITES)}.  [default: {DEFAULT_SUITE}]")
@@ -104,14 +106,15 @@ def command(
     if seed is not None and seed < 0:
         raise InputError(f"seed is {seed}: expected at least 0")
     options = VectorOptions(dim, kind, offsets, bound, margin, width, comparison)
-    if theorem == VECTORS:
+    if theorem == VECTORS or (theorem == SEVEN and (options.any_given or _is_vector_file(task_file))):
         for name, value in (("--suite", suite), ("--alphabet-size", alphabet_size)):
             if value is not None:
-                raise InputError(f"{name} {value} is for tasks on tokens, not for --theorem vectors: leave it out")
+                raise InputError(f"{name} {value} is for tasks on tokens, not on vectors: leave it out")
         on_vectors = vector_task_set(task_file, tasks, inputs, seed, options)
         build_vectors(
             on_vectors,
             options,
+            seven=theorem == SEVEN,
             examples=examples,
             error=error,
             sharpness=sharpness,
@@ -184,6 +187,17 @@ def _task_set(
         if value is not None:
             raise InputError(f"{option} {value} does not go with --task-file, which says all: leave it out")
     return load_task_file(task_file)
+
+
+def _is_vector_file(task_file: Path | None) -> bool:
+    """Whether a task file is one of affine tasks: an archive, or JSON whose tasks have matrices."""
+    if task_file is None or task_file.suffix == ".npz":
+        return task_file is not None
+    try:
+        tasks = json.loads(task_file.read_text(encoding="utf-8"))["tasks"]
+        return any("matrix" in task for task in tasks)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False  # whoever loads it says what is wrong
 
 
 def _folder_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What `construct build --theorem vectors` does."""
+"""What `construct build` does with tasks on vectors."""
 
 import json
 import sys
@@ -13,6 +13,7 @@ import click
 from construct.artifact import WEIGHTS, check_free, sizes
 from construct.commands.table import table
 from construct.errors import InputError
+from construct.seven_vectors import seven_layer_vectors
 from construct.vector_artifact import save_vectors
 from construct.vector_comparison import FINGERPRINT
 from construct.vector_suites import random_vector_tasks
@@ -49,11 +50,16 @@ class VectorOptions:
     width: int | None = None
     comparison: str | None = None
 
+    @property
+    def any_given(self) -> bool:
+        """Whether one is given."""
+        return any(value is not None for value in vars(self).values())
+
     def refuse_any(self, theorem: str) -> None:
         """Raise InputError if one is given, for a theorem on tokens."""
         for name, value in vars(self).items():
             if value is not None:
-                raise InputError(f"--{name} {value} is for --theorem vectors, not {theorem}: leave it out")
+                raise InputError(f"--{name} {value} is for tasks on vectors, not {theorem}: leave it out")
 
 
 def vector_task_set(
@@ -92,6 +98,7 @@ def build_vectors(
     task_set: VectorTaskSet,
     options: VectorOptions,
     *,
+    seven: bool,
     examples: int,
     error: float | None,
     sharpness: float | None,
@@ -100,10 +107,14 @@ def build_vectors(
     verify: bool,
     as_json: bool,
 ) -> None:
-    """Build, prove and write a construction on vectors, and report; nothing is written that is not certified."""
+    """Build, prove and write a construction on vectors, and report; nothing is written that is not certified.
+
+    `seven`: one step of the argument a layer, instead of three layers.
+    """
     start = time.perf_counter()
     check_free(directory)
-    construction = vectors(
+    build = seven_layer_vectors if seven else vectors
+    construction = build(
         task_set,
         examples=examples,
         error=DEFAULT_VECTOR_ERROR if error is None else error,

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import numpy as np
 
-from construct.artifact import CERTIFICATE, VECTORS, theorem_of
+from construct.artifact import CERTIFICATE, ON_VECTORS, theorem_of
 from construct.commands.progress import progress_line
 from construct.commands.table import table
 from construct.errors import InputError
@@ -64,7 +64,7 @@ def command(
         raise InputError(f"--sample is {sample}: expected at least 1")
     if seed < 0:
         raise InputError(f"--seed is {seed}: expected 0 or more")
-    if theorem_of(directory) == VECTORS:
+    if theorem_of(directory) in ON_VECTORS:
         _refuse_token_modes(context, symbolic=symbolic, exhaustive=exhaustive)
         certified = verify_vectors(directory, error=error, sample=sample, device=device, seed=seed, as_json=as_json)
         context.exit(0 if certified else 1)

@@ -137,7 +137,7 @@ def test_a_task_file_says_all(option: str, value: object, construct: Command, tm
 @pytest.mark.parametrize("option", ["--dim", "--bound", "--margin", "--offsets", "--width"])
 def test_options_of_vectors_are_refused_for_tokens(option: str, construct: Command, tmp_path: Path) -> None:
     construct("build", "--tasks", 2, option, 1, "--out", tmp_path / "made").refused(
-        f"{option} 1", "is for --theorem vectors"
+        f"{option} 1", "is for tasks on vectors"
     )
 
 
