@@ -38,7 +38,7 @@ def few_heads(
     """K tasks that read one input each, in superposition, by 2 + 1 + 1 heads in three layers.
 
     For every prompt of at most m = `examples` examples, at every EQ, |q_hat - q|_1 <= error_bound in real arithmetic
-    (`bound`). d_model = 2 V + 5 + 2 b1 + b2 + 2 B + 2 K, and both MLPs have one unit a row of the tables.
+    (`bound`). d_model = 2 V + 5 + 2 (b1 + B + K') + b2, K' the most tasks that read one place; MLPs: a unit a row.
 
     Args:
         task_set: K tables, each of one input.
@@ -54,7 +54,8 @@ def few_heads(
         raise TaskError(f"examples is {examples}: a construction takes at least 1 in-context example")
     tasks = _single_reads(task_set)
     layout = Layout(len(task_set.alphabet), task_set.inputs, examples)
-    stream = _subspaces(layout, len(tasks))
+    slots = _slots(tasks)
+    stream = _subspaces(layout, max(slots) + 1)
     chosen = _choose_sharpness(tasks, layout, error) if sharpness is None else round_sharpness(sharpness)
     circuit = _Circuits(stream, layout, chosen)
 
@@ -62,13 +63,13 @@ def few_heads(
     fetch = [circuit.previous_input(), circuit.previous_answer()]
     # ... and notes for the tasks that read this place whether that example is consistent with them.
     evidence = MlpBuilder(stream)
-    for index, task in enumerate(tasks):
-        judge(evidence, task, index)
+    for slot, task in zip(slots, tasks, strict=True):
+        judge(evidence, task, slot)
     # Layer 2: every later x averages what the later x at its place have noted, and answers for itself.
     average = [circuit.average()]
     answer = MlpBuilder(stream)
-    for index, task in enumerate(tasks):
-        respond(answer, task, index)
+    for slot, task in zip(slots, tasks, strict=True):
+        respond(answer, task, slot)
     # Layer 3: every EQ adds up the answers of its own example's inputs.
     gather = [circuit.gather()]
 
@@ -121,9 +122,9 @@ def bound(tasks: tuple[TableTask, ...], layout: Layout, sharpness: float) -> flo
     """|q_hat - q|_1 <= K (2 B (rho_x + rho_y) + rho_w + rho_g) + n K' rho_g, or None: too low a sharpness.
 
     rho_x, rho_y, rho_w, rho_g are the `leaks`, K' is the most tasks that read one place. An evidence loses at most
-    2 B (rho_x + rho_y) (`judge`), a weight another rho_w (`_Circuits.average`), the answer nothing (`respond`). The
-    places' answers have |.|_1 at most K in all and K' each; adding them up loses rho_g of them, and lets in
-    n rho_g times one of them (`_Circuits.gather`).
+    2 B (rho_x + rho_y) (`judge`), a weight is off by another rho_w (`average`), the answer loses nothing (`respond`).
+    The places' answers have |.|_1 at most K in all and K' each; adding them up loses rho_g of them, and lets in n rho_g
+    times one of them (`gather`).
     """
     found = leaks(layout, sharpness)
     if max(found.previous_input, found.previous_answer) > 0.5:
@@ -134,7 +135,7 @@ def bound(tasks: tuple[TableTask, ...], layout: Layout, sharpness: float) -> flo
     return len(tasks) * each + layout.inputs * most * found.gather
 
 
-def judge(mlp: MlpBuilder, task: TableTask, index: int) -> None:
+def judge(mlp: MlpBuilder, task: TableTask, slot: int) -> None:
     """At a later x at the place that the task reads: e_k = [the example before is consistent with it].
 
     One unit a row, of input v and answer a, at the place j that the task reads:
@@ -157,7 +158,7 @@ def judge(mlp: MlpBuilder, task: TableTask, index: int) -> None:
             (stream["input_index"], np.tile(place, (len(rows), 1))),
             (stream["later_x"], 1.0),
         ],
-        outputs=[(np.full(len(rows), stream["evidence"].start + index), 1.0)],
+        outputs=[(np.full(len(rows), stream["evidence"].start + slot), 1.0)],
     )
     mlp.close_group(
         f"evidence[{task.name}]",
@@ -168,7 +169,7 @@ def judge(mlp: MlpBuilder, task: TableTask, index: int) -> None:
     )
 
 
-def respond(mlp: MlpBuilder, task: TableTask, index: int) -> None:
+def respond(mlp: MlpBuilder, task: TableTask, slot: int) -> None:
     """At a later x at the place that the task reads: w_k u[g_k(x)], one unit a row.
 
         relu([token is v] + w_k + <code(place), code(j)> + [later x] - (b2 + 2)), written to the answer's coordinate.
@@ -182,7 +183,7 @@ def respond(mlp: MlpBuilder, task: TableTask, index: int) -> None:
         bias=np.full(len(rows), -(len(place) + 2.0), dtype=np.float32),
         inputs=[
             (stream["token"].start + rows[:, 0], 1.0),
-            (np.full(len(rows), stream["weight"].start + index), 1.0),
+            (np.full(len(rows), stream["weight"].start + slot), 1.0),
             (stream["input_index"], np.tile(place, (len(rows), 1))),
             (stream["later_x"], 1.0),
         ],
@@ -247,8 +248,8 @@ class _Circuits:
         the query. Relative to these i targets, the later x at other places weigh at most (1+s^2)^b2 - 1, the x of
         example 0 at most s^2 (1+s^2)^b2, the 2 i EQ and y 2 s^(b2+2), and BOS s^(b2+4).
 
-        Evidence of a task that reads j stands at place j alone, and is not negative, so for it
-        w_k = (1 - rho_w) (1/i) sum of the evidence, in [0, 1].
+        At place j a coordinate of the evidence belongs to one task that reads j, elsewhere to others: it is in [0, 1].
+        So w_k = (1 - rho_w) (1/i) sum of the evidence, plus rho_w times a number in [0, 1], is off by at most rho_w.
         """
         count = self.stream["evidence"].size
         return self._head(
@@ -337,14 +338,19 @@ def _single_reads(task_set: TaskSet) -> tuple[TableTask, ...]:
     return tasks
 
 
-def _subspaces(layout: Layout, tasks: int) -> ResidualStream:
+def _slots(tasks: tuple[TableTask, ...]) -> list[int]:
+    """For each task its number among those that read the same place, from 0."""
+    return [sum(other.reads == task.reads for other in tasks[:index]) for index, task in enumerate(tasks)]
+
+
+def _subspaces(layout: Layout, slots: int) -> ResidualStream:
     size, b1 = layout.alphabet_size, code_length(layout.examples + 1)
     bits = code_length(size)
     return ResidualStream(
         {"token": size, "answer": size}
         | dict.fromkeys(("role_bos", "role_x", "role_eq", "role_y", "later_x"), 1)
         | {"example_index": b1, "previous_index": b1, "input_index": code_length(layout.inputs)}
-        | {"previous_x": bits, "previous_y": bits, "evidence": tasks, "weight": tasks}
+        | {"previous_x": bits, "previous_y": bits, "evidence": slots, "weight": slots}
     )
 
 

@@ -89,7 +89,7 @@ def test_the_heads_do_not_grow_with_the_tasks_or_the_inputs(tasks: int, inputs: 
     assert construction.weights.heads == [2, 1, 1]
     assert construction.weights.mlp_width == [7 * tasks, 7 * tasks, 0]
     bits = 2 * code_length(12) + code_length(inputs) + 2 * code_length(7)
-    assert construction.weights.d_model == 2 * 7 + 5 + bits + 2 * tasks
+    assert construction.weights.d_model == 2 * 7 + 5 + bits + 2 * -(-tasks // inputs)
     assert construction.error_bound is not None
     assert construction.error_bound <= 1e-6
 
