@@ -10,6 +10,7 @@ the search come to a mark, or to its budget, it says that what it found is not k
 """
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count as counter
@@ -64,11 +65,20 @@ class Endings:
                 before.setdefault("", []).append(token)
             elif terminator and terminator in text:
                 before.setdefault(text.partition(terminator)[0], []).append(token)
-        self.before = before
+        self.before = list(before)
+        self._tokens = torch.tensor([token for tokens in before.values() for token in tokens], dtype=torch.long)
+        self._group = torch.tensor([place for place, tokens in enumerate(before.values()) for _ in tokens])
         self.after_one = not terminator
         self.open = torch.ones(len(texts), dtype=torch.bool)
-        for tokens in before.values():
-            self.open[tokens] = False
+        self.open[self._tokens] = False
+
+    def probabilities(self, following: Tensor) -> list[float]:
+        """The probability of an end after each of the texts in `before`."""
+        if not self.before:
+            return []
+        sums = torch.zeros(len(self.before), dtype=torch.float64)
+        found: list[float] = sums.index_add(0, self._group, following[self._tokens].double().exp()).tolist()
+        return found
 
 
 @dataclass(order=True)
@@ -138,11 +148,7 @@ class Search:
             fits = torch.tensor([not node.tail and text.startswith(rest) for text in texts])
             fits[self._encoded.rest_ids[len(node.tail)]] = True
             following = following.masked_fill(~fits, -torch.inf)
-        for before, tokens in self._endings.before.items():
-            cost = -float(following[tokens].logsumexp(0))
-            if cost < torch.inf and len(before) >= len(rest):
-                text = self._text(node.tail, rest) + before[len(rest) :]
-                heapq.heappush(self._heap, _Node(cost + node.cost, next(self._order), "complete", text=text))
+        self._end(node, following)
         values, tokens_ = following.masked_fill(~self._endings.open, -torch.inf).topk(min(WIDTH + 1, len(texts)))
         for place, (value, token) in enumerate(zip(values.tolist(), tokens_.tolist(), strict=True)):
             if value == -torch.inf:
@@ -156,6 +162,21 @@ class Search:
             heapq.heappush(self._heap, _Node(node.cost - value, next(self._order), kind, tail, text, left))
             if kind == "mark":
                 break
+
+    def _end(self, node: _Node, following: Tensor) -> None:
+        """Push the completions that end after a node, the `WIDTH` most probable and a mark for the others."""
+        shown = self._endings.before
+        likely = [
+            (probability, place)
+            for place, probability in enumerate(self._endings.probabilities(following))
+            if probability > 0 and len(shown[place]) >= len(node.rest)
+        ]
+        base = self._text(node.tail, node.rest)
+        for rank, (probability, place) in enumerate(heapq.nlargest(WIDTH + 1, likely)):
+            kind = "mark" if rank == WIDTH else "complete"
+            text = base + shown[place][len(node.rest) :]
+            cost = node.cost - math.log(probability)
+            heapq.heappush(self._heap, _Node(cost, next(self._order), kind, text=text))
 
     def _text(self, tail: tuple[int, ...], rest: str) -> str:
         """What a tail adds to the prompt; empty while a part of the prompt is still to come."""
