@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -66,3 +68,26 @@ def test_averages_do_not_tell_the_three_apart_and_the_index_with_the_calibration
     assert mean(total_variation(middle)).value == pytest.approx(expected, abs=1e-5)
     assert (seen[-1].done, seen[-1].total, seen[-1].seconds_left) == (300, 300, 0)
     assert [one.done for one in seen] == sorted(one.done for one in seen)
+
+
+def test_processes_deal_the_batches_out_among_them(tmp_path: Path) -> None:
+    plan = Plan(TASKS, curve_cells(2, 4), 10, Rules(), completions=False, batch=3)  # 20 questions, 7 batches
+    barrier, asked = Barrier(2), [0, 0]
+
+    class Counted(_Known):
+        def __init__(self, rank: int) -> None:
+            super().__init__("superposes")
+            self.rank = rank
+
+        def answer(self, questions: Sequence[Question], *, completions: int = 0) -> list[Answer]:
+            asked[self.rank] += 1
+            return super().answer(questions, completions=completions)
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = [
+            pool.submit(evaluate, Counted(rank), plan, tmp_path, Ranks(rank, 2, lambda: barrier.wait(60) and None))
+            for rank in range(2)
+        ]
+        assert {run.result(timeout=60) for run in runs} == {tmp_path / "results.jsonl"}
+    assert asked == [4, 3]
+    assert len(load_results(tmp_path).rows) == 20

@@ -146,6 +146,33 @@ def test_where_the_boundary_merges_the_condition_is_still_the_whole_prompt(
         assert value == pytest.approx(joint - expected_rest, abs=TOLERANCE)
 
 
+def test_a_rest_of_several_tokens_can_go_on_in_its_own_way_too() -> None:
+    """Where `->b` is one token and `->` is two, the text goes on with `->` by `->b`, or by `-` and then `>`."""
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+    vocabulary = {text: place for place, text in enumerate(["a", "b", "-", ">", "\n", ">b", "->b"])}
+    made = Tokenizer(models.BPE(vocab=vocabulary, merges=[(">", "b"), ("-", ">b")]))
+    made.decoder = decoders.Fuse()
+    torch.manual_seed(2)
+    config = GPT2Config(
+        vocab_size=7, n_embd=8, n_layer=2, n_head=2, n_positions=32, initializer_range=0.6,
+        bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    scorer = Scorer(GPT2LMHeadModel(config).eval(), Encoder(PreTrainedTokenizerFast(tokenizer_object=made)))
+    encoded = scorer.encoder.encode("b->b\na->", ("b", "a"), "\n")
+    assert (encoded.rest, encoded.rest_ids, encoded.tails) == ("->", (2, 3), ((6, 4), (2, 3, 0, 4)))
+    (scores,) = scorer.score([encoded])
+    begin = len(encoded.stem)
+    ways = [_plain(scorer.model, (*encoded.stem, *tail), begin) for tail in ((6,), (2, 3))]
+    rest = math.log(sum(map(math.exp, ways)))
+    assert scores.log_rest == pytest.approx(rest, abs=TOLERANCE)
+    for tail, value in zip(encoded.tails, scores.log_probabilities, strict=True):
+        assert value == pytest.approx(_plain(scorer.model, (*encoded.stem, *tail), begin) - rest, abs=TOLERANCE)
+    (alone,) = scorer.score([scorer.encoder.encode("b->b\na->", ("b",), "\n")])  # no candidate goes that way
+    assert alone.log_rest == pytest.approx(rest, abs=TOLERANCE)
+
+
 def test_a_candidate_swallowed_by_the_prompt_is_not_certain(scorer: Callable[[str], Scorer]) -> None:
     """Cut at the prompt's number of tokens, `->-` would leave nothing of the answer `-` to be scored."""
     made = scorer("gpt2")

@@ -114,3 +114,16 @@ def test_without_a_terminator_a_completion_is_one_token(tiny: Callable[[str], Pa
             ranked.setdefault(encoder.token_texts[token], value)
     expected = list(ranked.items())[:3]
     assert [(one.text, pytest.approx(one.log_probability, abs=TOLERANCE)) for one in found.found] == expected
+
+
+def test_what_a_narrow_search_leaves_out_is_not_passed_over_in_silence(
+    few: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide = _search(few, "a->c\nb->", 6, "a")
+    monkeypatch.setattr("empirical.search.WIDTH", 1)
+    narrow = _search(few, "a->c\nb->", 6, "a")
+    assert wide.exact
+    assert not narrow.exact
+    assert len(narrow.found) < 6
+    for one, other in zip(narrow.found, wide.found, strict=False):
+        assert (one.text, one.log_probability) == (other.text, pytest.approx(other.log_probability, abs=TOLERANCE))
