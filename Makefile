@@ -53,6 +53,7 @@ mutants: $(INSTALLED)
 	$(BIN)/python -m benchmarks.campaign --mutants 10000 --seed 0 --out benchmarks/mutants.json
 
 mutants-prover: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,mutation]'
 	$(BIN)/python -m benchmarks.prover_mutants --out benchmarks/prover-mutants.json
 
 depth: $(INSTALLED)
@@ -76,7 +77,7 @@ constraints:
 	rm -rf $(FREEZE)
 	$(PYTHON) -m venv $(FREEZE)
 	grep '^torch==' constraints.txt > $(FREEZE)/torch.txt
-	$(FREEZE)/bin/python -m pip install --quiet -c $(FREEZE)/torch.txt -e '.[dev]' 'setuptools>=77'
+	$(FREEZE)/bin/python -m pip install --quiet -c $(FREEZE)/torch.txt -e '.[dev,mutation]' 'setuptools>=77'
 	grep '^#' constraints.txt > $(FREEZE)/new.txt
 	$(FREEZE)/bin/python -m pip freeze --all --exclude pip --exclude task-superposition > $(FREEZE)/frozen.txt
 	sed -E -e 's/\+[A-Za-z0-9.]+$$//' -e '/^(nvidia-|cuda-|triton==)/d' $(FREEZE)/frozen.txt >> $(FREEZE)/new.txt
