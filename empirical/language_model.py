@@ -250,7 +250,7 @@ def _transformers() -> Any:
         return import_module("transformers")
     except ModuleNotFoundError as error:
         raise InputError(
-            f"a pretrained model needs the package {error.name}: pip install transformers tokenizers accelerate"
+            f"a pretrained model needs the package {error.name}: pip install 'task-superposition[pretrained]'"
         ) from error
 
 

@@ -89,8 +89,12 @@ def ranks() -> Iterator[Ranks]:
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         yield Ranks(0, 1, lambda: None)
         return
-    from accelerate import PartialState  # type: ignore[import-untyped, import-not-found, unused-ignore]
-
+    try:
+        from accelerate import PartialState  # type: ignore[import-untyped, import-not-found, unused-ignore]
+    except ModuleNotFoundError as error:
+        raise InputError(
+            "several processes need the package accelerate: pip install 'task-superposition[pretrained]'"
+        ) from error
     state = PartialState(cpu=not torch.cuda.is_available())
     try:
         yield Ranks(state.process_index, state.num_processes, state.wait_for_everyone)

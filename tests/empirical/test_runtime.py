@@ -1,5 +1,7 @@
 """Devices, formats, and batches that do not fit."""
 
+import sys
+
 import pytest
 import torch
 
@@ -28,6 +30,13 @@ def test_a_process_that_was_started_alone_is_alone() -> None:
     with ranks() as found:
         assert (found.rank, found.count) == (0, 1)
         found.wait()
+
+
+def test_several_processes_without_their_library_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    with pytest.raises(InputError, match="need the package accelerate"), ranks():
+        pass
 
 
 def test_what_does_not_fit_is_done_in_halves_and_in_order() -> None:

@@ -248,7 +248,7 @@ def test_without_its_library_a_pretrained_model_is_refused_with_what_to_install(
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
     monkeypatch.setitem(sys.modules, "transformers", None)
     ran = construct("evaluate", tmp_path, "--suite", "letters", "--out", tmp_path / "out")
-    ran.refused("the package transformers", "pip install transformers tokenizers accelerate")
+    ran.refused("the package transformers", "pip install 'task-superposition[pretrained]'")
 
 
 @transformers_needed
