@@ -1,0 +1,94 @@
+"""Claims that altered provers broke unnoticed: each test here was made for a mutant of `make mutants-prover`."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from construct.prompts import Example, Prompt
+from construct.tasks import Format, SumTask, TaskSet
+from construct.theorems import Construction, two_layer
+from construct.transformer import forward
+from tests.verify.conftest import edited, sum_and_table
+from tests.verify.test_sums import first_layer
+from verify.exhaustive import exhaust
+from verify.sums import affine_arguments
+from verify.theorem import prove
+
+
+def two_sums() -> TaskSet:
+    """Sums over different inputs, each by a head of its own; no value is the opposite of another."""
+    first = SumTask("first", (0,), {0: 0, 1: 1, 2: 2}, {0: 1, 2: 0})
+    second = SumTask("second", (1, 2), {0: 1, 1: 3, 2: 4}, {2: 2, 5: 1, 7: 0})
+    return TaskSet("two sums", ("a", "b", "c"), 3, Format(), (first, second))
+
+
+def test_what_a_units_of_a_sum_reads_of_another_sum_is_in_its_radius() -> None:
+    built = two_layer(two_sums(), examples=1, sharpness=30)  # a leak of 1e-25 is lost
+    task, number = built.task_set.tasks[0], 0
+    assert isinstance(task, SumTask)
+    units = first_layer(built).writers(np.array([built.stream["evidence"].start + number]))
+    other = next(space for name, space in built.stream.items() if name.startswith("sum[1]") and space.size == 1)
+    altered = edited(built, {"layers.0.mlp.w_in": {(other.start, int(unit)): 0.25 for unit in units}})
+    layer = first_layer(altered)
+    form = affine_arguments(layer, "y", task, units)
+    mlp = altered.weights.layers[0].mlp
+    for inputs in np.ndindex(3, 3, 3):
+        ids = built.layout.ids(Prompt((Example(inputs, 2),), (0, 0, 0)))
+        state = forward(altered.weights, ids).after_attention[0]
+        argument = (state[built.layout.answer_position(0)] @ mlp.w_in + mlp.bias_in)[units]
+        argument = argument - layer.token_part(units)[2]
+        expected = form.base + form.slope * task.values[inputs[0]]
+        assert (np.abs(argument - expected) <= form.radius + 1e-9).all()
+    assert form.radius.max() < 1.0
+
+
+def raised(sharpness: float) -> Construction:
+    """A sum's evidence that is a little above 0 at a sum without a row, whatever the leaks."""
+    built = two_layer(sum_and_table(), examples=2, sharpness=sharpness)
+    evidence = built.stream["evidence"].start
+    units = first_layer(built).writers(np.array([evidence]))
+    token = built.stream["token"].start
+    mlp = built.weights.layers[0].mlp.w_in.toarray()
+    # The gate on the answer is opened a little: wherever a hat is up, another answer counts too.
+    changes = {(token + 1, int(unit)): float(mlp[token + 1, unit]) + 2.0**-7 for unit in units}
+    return edited(built, {"layers.0.mlp.w_in": changes})
+
+
+@pytest.mark.parametrize("sharpness", [3.0, 6.0, 12.0])
+def test_evidence_that_is_off_without_leaks_is_in_the_bound(sharpness: float) -> None:
+    altered = raised(sharpness)
+    proof, truth = prove(altered), exhaust(altered).error
+    assert truth > 1e-4
+    assert proof.real is None or proof.real >= truth
+
+
+def test_a_value_finer_than_the_grid_costs_slack_and_one_on_it_does_not() -> None:
+    built = two_layer(sum_and_table(), examples=2)
+    assert first_layer(built).slack == 0
+    token = built.stream["token"].start
+    value = built.weights.layers[0].attention.value
+    head, at = (int(place) for place in np.argwhere(value[:, token, :])[0])
+    fine: dict[str, Any] = {"layers.0.attention.value": {(head, token, at): float(value[head, token, at]) + 2.0**-20}}
+    finest: dict[str, Any] = {"layers.0.attention.value": {(head, token, at): 2.0**-100}}
+    assert first_layer(edited(built, fine)).slack == 0
+    assert first_layer(edited(built, finest)).slack > 0
+
+
+def test_every_bound_of_altered_sums_is_above_the_truth() -> None:
+    """Entries of units of sums moved to what another sum reads, at a sharpness where leaks count."""
+    built = two_layer(replace(two_sums(), inputs=3), examples=1, sharpness=4.0)
+    generator = np.random.default_rng(3)
+    w_in = built.weights.layers[0].mlp.w_in
+    scalars = [space.start for name, space in built.stream.items() if name.startswith("sum[") and space.size == 1]
+    bounded = 0
+    for _ in range(40):
+        unit = int(generator.integers(w_in.shape[1]))
+        value = float(generator.choice([2.0**-5, -(2.0**-5), 0.25, -0.25, 1.0]))
+        altered = edited(built, {"layers.0.mlp.w_in": {(int(generator.choice(scalars)), unit): value}})
+        proof = prove(altered)
+        if proof.real is not None:
+            bounded += 1
+            assert proof.real >= exhaust(altered).error - 1e-13
+    assert bounded > 10
