@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from construct.prompts import Example, Prompt
+from construct.sampling import PromptSampler
 from construct.tasks import Format, SumTask, TaskSet
 from construct.theorems import Construction, two_layer
 from construct.transformer import forward
@@ -92,3 +93,32 @@ def test_every_bound_of_altered_sums_is_above_the_truth() -> None:
             bounded += 1
             assert proof.real >= exhaust(altered).error - 1e-13
     assert bounded > 10
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 12.0])
+def test_no_argument_is_above_what_the_layer_says_of_its_role(sharpness: float) -> None:
+    built = two_layer(two_sums(), examples=2, sharpness=sharpness)
+    layer, mlp = first_layer(built), built.weights.layers[0].mlp
+    units = np.arange(mlp.w_in.shape[1])
+    upper = {role: layer.upper(role, units) for role in ("bos", "x", "eq", "y")}
+    role_of = {at: role for role in upper for at in layer.roles.positions(role).tolist()}
+    sampler, generator = PromptSampler(built.task_set), np.random.default_rng(2)
+    highest = dict.fromkeys(upper, -np.inf)
+    for _ in range(12):
+        state = forward(built.weights, built.layout.ids(sampler.prompt(2, generator))).after_attention[0]
+        arguments = state @ mlp.w_in + mlp.bias_in
+        for at, row in enumerate(arguments):
+            assert (row <= upper[role_of[at]] + 1e-9).all()
+            highest[role_of[at]] = max(highest[role_of[at]], float(row.max()))
+    assert highest["y"] > 0
+
+
+def test_what_a_read_head_writes_to_the_output_is_in_the_bound() -> None:
+    built = two_layer(sum_and_table(), examples=1)
+    token = built.stream["token"].start
+    output = built.weights.layers[0].attention.output
+    head, column = (int(place) for place in np.argwhere(output.any(axis=2))[0])
+    altered = edited(built, {"layers.0.attention.output": {(head, column, token): 2.0**-6}})
+    proof, truth = prove(altered), exhaust(altered).error
+    assert truth > 2.0**-8
+    assert proof.real is None or proof.real >= truth
