@@ -1,11 +1,13 @@
 """Claims that altered provers broke unnoticed: each test here was made for a mutant of `make mutants-prover`."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from construct.artifact import save
 from construct.prompts import Example, Prompt
 from construct.sampling import PromptSampler
 from construct.tasks import Format, SumTask, TaskSet
@@ -13,7 +15,10 @@ from construct.theorems import Construction, two_layer
 from construct.transformer import forward
 from tests.verify.conftest import edited, sum_and_table
 from tests.verify.test_sums import first_layer
+from verify.certify import judge_folder, write_certificate
+from verify.check import certificate as checker
 from verify.exhaustive import exhaust
+from verify.rounding import _exact_units
 from verify.sums import affine_arguments
 from verify.theorem import prove
 
@@ -122,3 +127,28 @@ def test_what_a_read_head_writes_to_the_output_is_in_the_bound() -> None:
     proof, truth = prove(altered), exhaust(altered).error
     assert truth > 2.0**-8
     assert proof.real is None or proof.real >= truth
+
+
+def test_units_that_need_more_than_24_bits_are_not_said_to_be_exact() -> None:
+    built = two_layer(sum_and_table(), examples=3)  # weights of at least 1/6: 3 bits below 1
+    for bits, most in ((8, 2.0**13 - 1), (11, 2.0**10 - 1)):
+        assert _exact_units(built, bits, [0.0, most])
+        assert not _exact_units(built, bits, [0.0, 2 * most + 2])
+
+
+def test_a_check_that_breaks_off_is_a_refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(two_layer(sum_and_table(), examples=1), tmp_path / "made")
+    certificate = write_certificate(judge_folder(tmp_path / "made"), tmp_path / "made")
+    assert checker.main([str(certificate), str(tmp_path / "made")]) == 0
+    (tmp_path / "made" / "construction.json").write_text("{}")
+    capsys.readouterr()
+    assert checker.main([str(certificate), str(tmp_path / "made")]) == 1
+    assert "the check broke off" in capsys.readouterr().out
+
+
+def test_a_claim_that_is_the_bound_itself_is_verified(tmp_path: Path) -> None:
+    save(two_layer(sum_and_table(), examples=1), tmp_path / "made")
+    bound = judge_folder(tmp_path / "made").proof.real
+    verdict = judge_folder(tmp_path / "made", bound)
+    assert verdict.certified
+    assert checker.main([str(write_certificate(verdict, tmp_path / "made")), str(tmp_path / "made")]) == 0
