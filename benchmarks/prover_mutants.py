@@ -78,8 +78,8 @@ class Mutant:
 
 def _places(module: str) -> dict[str, int]:
     """How many places each operator has in a module."""
-    from cosmic_ray.ast import ast_nodes, get_ast  # type: ignore[import-not-found]
-    from cosmic_ray.plugins import get_operator  # type: ignore[import-not-found]
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.plugins import get_operator
 
     nodes = list(ast_nodes(get_ast((ROOT / "verify" / f"{module}.py").read_text(encoding="utf-8"))))
     found = {}
@@ -102,16 +102,31 @@ def _sample(each: int, seed: int) -> Iterator[tuple[str, str, int]]:
 
 
 def _digest() -> str:
-    """sha256 of what a fate depends on: the sources of the prover and the checker, and their tests."""
+    """sha256 of what a fate depends on: all sources and tests."""
     found = hashlib.sha256()
-    for path in sorted([*(ROOT / "verify").rglob("*.py"), *(ROOT / "tests" / "verify").glob("*.py")]):
+    for path in sorted(path for folder in ("construct", "verify", "tests") for path in (ROOT / folder).rglob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()
 
 
+def _tested(copy: Path, names: tuple[str, ...], seconds: float = SECONDS) -> "subprocess.CompletedProcess[bytes]":
+    """Run tests in a copy until one fails. Raises TimeoutExpired."""
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    settings = os.environ | {"CI": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy)}
+    settings["PYTHONDONTWRITEBYTECODE"] = "1"
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *(f"tests/verify/{name}" for name in names)],
+        cwd=copy,
+        env=settings,
+        capture_output=True,
+        timeout=seconds,
+        check=False,
+    )
+
+
 def _judge(module: str, operator: str, occurrence: int, copies: "SimpleQueue[Path]") -> Mutant:
     """Alter a copy, run the tests, and put the copy right again."""
-    from cosmic_ray.mutating import mutate_code  # type: ignore[import-not-found]
+    from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
     copy, begun = copies.get(), time.perf_counter()
@@ -121,19 +136,9 @@ def _judge(module: str, operator: str, occurrence: int, copies: "SimpleQueue[Pat
     change = "\n".join(line for line in unified_diff(before.split("\n"), after.split("\n"), n=0, lineterm=""))
     try:
         path.write_text(after, encoding="utf-8")
-        files = [f"tests/verify/{name}" for name in TESTS[module]]
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
-        settings = os.environ | {"CI": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(copy)}
-        settings["PYTHONDONTWRITEBYTECODE"] = "1"
-        ran = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, *files],
-            cwd=copy,
-            env=settings,
-            capture_output=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        fate = {0: "survived", 1: "killed", 2: "killed", 4: "killed"}.get(ran.returncode, f"exit {ran.returncode}")
+        ran = _tested(copy, TESTS[module])
+        # 1: a test failed; 2: the tests could not be collected, as the module does not import.
+        fate = {0: "survived", 1: "killed", 2: "killed"}.get(ran.returncode, f"exit {ran.returncode}")
     except subprocess.TimeoutExpired:
         fate = "timed out"
     finally:
@@ -161,6 +166,9 @@ def main(each: int, seed: int, processes: int, out: Path | None) -> None:
             ignored = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", ".hypothesis")
             shutil.copytree(ROOT, copy, ignore=ignored)
             copies.put(copy)
+        every = tuple(dict.fromkeys(name for names in TESTS.values() for name in names))
+        if left and _tested(Path(folder) / "0", every, 10 * SECONDS).returncode:
+            raise click.ClickException("the tests of the unaltered code fail: nothing can be judged")
         running = [pool.submit(_judge, *change, copies) for change in left]
         for done in as_completed(running):
             mutants.append(done.result())

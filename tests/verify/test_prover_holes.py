@@ -152,3 +152,14 @@ def test_a_claim_that_is_the_bound_itself_is_verified(tmp_path: Path) -> None:
     verdict = judge_folder(tmp_path / "made", bound)
     assert verdict.certified
     assert checker.main([str(write_certificate(verdict, tmp_path / "made")), str(tmp_path / "made")]) == 0
+
+
+def test_the_checker_counts_sums_over_the_same_inputs_with_other_values_apart(tmp_path: Path) -> None:
+    """One example can be consistent with both: as many tasks together as the prover counts."""
+    up = SumTask("up", (0, 1), {0: 0, 1: 1, 2: 2}, {1: 0, 3: 2})
+    down = SumTask("down", (0, 1), {0: 4, 1: 2, 2: 1}, {6: 0, 2: 1})  # up of (a, b) is 1, down is 6
+    save(two_layer(TaskSet("sums", ("a", "b", "c"), 2, Format(), (up, down)), examples=3), tmp_path / "made")
+    verdict = judge_folder(tmp_path / "made")
+    together = next(lemma.figures["together"] for lemma in verdict.proof.lemmas if "together" in lemma.figures)
+    assert together == 2
+    assert checker.main([str(write_certificate(verdict, tmp_path / "made")), str(tmp_path / "made")]) == 0
