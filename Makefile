@@ -1,9 +1,9 @@
 # make demo         build a model that runs several tasks at once, and ask it something
 # make test         the checks and the tests
 # make check        ruff and mypy
-# make bench        the benchmarks
+# make bench        the benchmarks (about half an hour)
 # make mutants      altered weights: does the prover notice? (about 10 minutes, two processes)
-# make mutants-prover   altered provers: do the tests notice? (about 15 minutes, two processes)
+# make mutants-prover   altered provers: do the tests notice? (about 30 minutes, two processes)
 # make depth        how well one trained layer does as m grows (about 11 minutes, one process)
 # make constraints  write constraints.txt anew (to move torch, edit its pin there first)
 # make clean        remove what the other targets wrote
