@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, _Entry] = {
     "verify": _Entry("verify.commands.verify", "Prove for every prompt that the weights answer within the error."),
     "sample": _Entry("construct.commands.sample", "Draw a prompt from a mixture of a construction's tasks."),
     "suites": _Entry("construct.commands.suites", "List the named suites, or print one as a task file."),
+    "train": _Entry("empirical.commands.train", "Train a small model from scratch, one task a prompt."),
     "evaluate": _Entry("empirical.commands.evaluate", "Measure task superposition in any causal language model."),
     "report": _Entry("empirical.commands.report", "Print the tables of what evaluate measured."),
     "compare": _Entry("empirical.commands.compare", "Put several models, asked the same, side by side."),

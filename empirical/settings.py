@@ -290,7 +290,7 @@ class _Pool:
 
     def __init__(self, task: Task, task_set: TaskSet) -> None:
         self._task, self._inputs = task, task_set.inputs
-        self._tokens = _input_tokens(task_set.tasks, task_set.inputs)
+        self._tokens = input_tokens(task_set.tasks, task_set.inputs)
         listed: list[Inputs] | None = None
         if np.prod([float(len(tokens)) for tokens in self._tokens]) <= ENUMERATED:
             listed = [inputs for inputs in product(*self._tokens) if task.answer(inputs) is not None]
@@ -316,7 +316,7 @@ class _Pool:
                 yield tuple(inputs)
 
 
-def _input_tokens(tasks: Sequence[Task], inputs: int) -> list[list[int]]:
+def input_tokens(tasks: Sequence[Task], inputs: int) -> list[list[int]]:
     """For each position the tokens that some task reads there; where none reads, the tokens read anywhere."""
     found: list[set[int]] = [set() for _ in range(inputs)]
     for task in tasks:
