@@ -65,7 +65,7 @@ def save(construction: Construction, directory: Path, *, dense: bool = False, ve
     Raises:
         ArtifactError: the folder holds something else, or cannot be written.
     """
-    save_parts(construction.weights, _describe(construction), directory, dense=dense, verification=verification)
+    save_parts(construction.weights, describe(construction), directory, dense=dense, verification=verification)
 
 
 def save_parts(
@@ -175,7 +175,8 @@ def sizes(construction: HasWeights) -> dict[str, Any]:
     }
 
 
-def _describe(construction: Construction) -> dict[str, Any]:
+def describe(construction: Construction) -> dict[str, Any]:
+    """What construction.json says of a construction, without its tensors and hashes."""
     layout = construction.layout
     return {
         "format": FORMAT,

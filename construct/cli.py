@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, _Entry] = {
     "show": _Entry("construct.commands.show", "Show the circuit: what each head and unit reads and writes."),
     "predict": _Entry("construct.commands.predict", "Answer a prompt with the mixture of the tasks' answers."),
     "verify": _Entry("verify.commands.verify", "Prove for every prompt that the weights answer within the error."),
+    "export": _Entry("verify.commands.export", "Turn weights into a stock GPT-2, a plain torch file, or ONNX."),
     "sample": _Entry("construct.commands.sample", "Draw a prompt from a mixture of a construction's tasks."),
     "suites": _Entry("construct.commands.suites", "List the named suites, or print one as a task file."),
     "train": _Entry("empirical.commands.train", "Train a small model from scratch, one task a prompt."),

@@ -16,6 +16,7 @@ few inputs is for `parse_prompt` to refuse.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from construct.errors import InputError, TaskError
@@ -73,6 +74,17 @@ def special_tokens(task_set: TaskSet) -> SpecialTokens:
     return SpecialTokens(bos, task_set.format.arrow.strip(), unknown, pad)
 
 
+def check_packages() -> None:
+    """Raise InputError when transformers or tokenizers is not installed."""
+    for name in ("tokenizers", "transformers"):
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            raise InputError(
+                f"a Hugging Face tokenizer needs the package {error.name}: pip install 'task-superposition[pretrained]'"
+            ) from error
+
+
 def word_level_tokenizer(task_set: TaskSet, *, positions: int | None = None) -> "PreTrainedTokenizerFast":
     """The tokenizer of a task set, as transformers has it.
 
@@ -88,13 +100,10 @@ def word_level_tokenizer(task_set: TaskSet, *, positions: int | None = None) -> 
         InputError: transformers is not installed.
         TaskError: the alphabet leaves no brackets for the special tokens.
     """
-    try:
-        from tokenizers import Tokenizer, models, processors
-        from transformers import PreTrainedTokenizerFast
-    except ModuleNotFoundError as error:
-        raise InputError(
-            f"a tokenizer needs the package {error.name}: pip install 'task-superposition[pretrained]'"
-        ) from error
+    check_packages()
+    from tokenizers import Tokenizer, models, processors
+    from transformers import PreTrainedTokenizerFast
+
     special = special_tokens(task_set)
     layout = Layout(len(task_set.alphabet), task_set.inputs, 0)
     vocabulary = {**task_set.ids, special.bos: layout.bos, special.eq: layout.eq}
