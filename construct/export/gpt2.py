@@ -18,7 +18,7 @@ is drowned:
 
 Attention: GPT-2 divides the scores by sqrt(head size), so sqrt(head size), an integer here, is put into Wq. Heads and
 units that a layer does not have are 0. The forms are this project's own; what they cost is measured by
-`python -m benchmarks.run --only export`.
+`python -m benchmarks.run --only exporting`.
 """
 
 import math
