@@ -1,7 +1,7 @@
 """One protocol for every model that is measured, and its adapters.
 
-A model is a construction's folder, a folder in Hugging Face's form (exported constructions and trained models among
-them), or the name of a model on the Hugging Face hub.
+A model is a construction's folder, a folder in Hugging Face's form (exported constructions among them), the folder of a
+run of `construct train`, or the name of a model on the Hugging Face hub.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ from empirical.scoring import Scorer
 from empirical.search import Completion, Completions, Endings, Search
 from empirical.settings import Question
 from empirical.tokenizing import Encoder
+from empirical.training.checkpoint import checkpoint_folder
 
 PACKAGES = ("task-superposition", "torch", "transformers", "tokenizers", "numpy")
 QUANTIZATION = {"8bit": "load_in_8bit", "4bit": "load_in_4bit"}
@@ -214,7 +215,9 @@ def load_pretrained(
     Raises:
         InputError: it is not there, cannot be read, or is of no known architecture.
     """
-    folder = Path(name)
+    trained = checkpoint_folder(Path(name))
+    folder = trained or Path(name)
+    source = name if trained is None else str(trained)
     if not folder.is_dir() and (folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise InputError(
             f"{name} is no folder of a model: give a construction's, a Hugging Face model's, or a hub name"
@@ -232,8 +235,8 @@ def load_pretrained(
     settings |= {} if attention is None else {"attn_implementation": attention}
     settings |= {} if options.device_map is None else {"device_map": options.device_map}
     try:
-        tokenizer = library.AutoTokenizer.from_pretrained(name, revision=options.revision)
-        model = library.AutoModelForCausalLM.from_pretrained(name, revision=options.revision, **settings)
+        tokenizer = library.AutoTokenizer.from_pretrained(source, revision=options.revision)
+        model = library.AutoModelForCausalLM.from_pretrained(source, revision=options.revision, **settings)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
         raise InputError(_why_not(name, error, is_folder=folder.is_dir())) from error
     if options.device_map is None and options.quantization is None:

@@ -14,6 +14,7 @@ from empirical.records import load_results
 from empirical.report import headline
 from empirical.settings import PROMPTS, Rules
 from empirical.tokenizing import BOS_POLICIES
+from empirical.training.checkpoint import checkpoint_folder, evaluation_folder, trained_examples
 
 TERMINATORS = {"newline": "\n", "none": ""}
 
@@ -22,7 +23,7 @@ TERMINATORS = {"newline": "\n", "none": ""}
 @click.argument("model")
 @task_options
 @click.option("--mixture", help=MIXTURE_HELP)
-@click.option("--examples", type=int, help="m, the examples in a prompt.  [default: 20 a task]")
+@click.option("--examples", type=int, help="m, the examples in a prompt.  [default: 20 a task, or as trained]")
 @click.option("--prompts", type=int, default=PROMPTS, show_default=True, help="Prompts for each condition.")
 @click.option("--curve", type=int, metavar="POINTS", help="Two tasks: so many mixtures lambda from 0 to 1.")
 @click.option("--shots", help="Several numbers of examples, such as 1,5,20.")
@@ -50,7 +51,11 @@ TERMINATORS = {"newline": "\n", "none": ""}
 @click.option("--revision", help="Of a hub model: a branch, a tag or a commit.")
 @click.option("--quantization", type=click.Choice(list(QUANTIZATION)), help="By bitsandbytes.")
 @click.option("--device-map", type=click.Choice(["auto"]), help="Spread a model over the devices that there are.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder for results.jsonl.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The folder for results.jsonl.  [default for a run of construct train: evaluation, in its folder]",
+)
 def command(
     model: str,
     suite: str | None,
@@ -74,16 +79,23 @@ def command(
     revision: str | None,
     quantization: str | None,
     device_map: str | None,
-    out: Path,
+    out: Path | None,
 ) -> None:
-    """Measure task superposition in MODEL: a construction's folder, a Hugging Face model's folder, or a hub name.
+    """Measure task superposition in MODEL, constructed, trained or pretrained.
 
-    Each prompt's result goes to OUT; run the same again and it goes on where it stopped. `accelerate launch -m
-    construct.cli evaluate ...` shares the prompts among processes. `construct report OUT` prints the tables.
+    MODEL is the folder of a construction, of a run of `construct train` or of a Hugging Face model, or a hub name. Each
+    prompt's result goes to OUT; run the same again and it goes on where it stopped. `accelerate launch -m construct.cli
+    evaluate ...` shares the prompts among processes. `construct report OUT` prints the tables.
     """
     if batch < 1:
         raise InputError(f"--batch is {batch}: expected at least 1")
+    out = evaluation_folder(Path(model)) if out is None else out
+    if out is None:
+        raise InputError(f"{model} is no run of `construct train`: give a folder for the results with --out")
     found = task_set(model, suite, task_file, tasks)
+    trained = checkpoint_folder(Path(model))
+    if trained is not None and examples is None and shots is None:
+        examples = trained_examples(trained)
     plan = Plan(
         found,
         cells(found, mixture=mixture, curve=curve, shots=shots, examples=examples),

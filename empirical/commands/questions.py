@@ -13,6 +13,7 @@ from construct.task_file import load_task_file
 from construct.tasks import TaskSet
 from empirical.runtime import AUTO, DTYPES
 from empirical.settings import EXAMPLES_PER_TASK, MIXTURES, Cell, curve_cells, mixture_weights, select_tasks
+from empirical.training.checkpoint import TASKS, checkpoint_folder
 
 Decorated = Callable[..., Any]
 
@@ -22,7 +23,7 @@ def task_options(function: Decorated) -> Decorated:
     for option in (
         click.option("--tasks", help="The tasks by name, with commas between them.  [default: all of the suite]"),
         click.option("--task-file", type=click.Path(path_type=Path), help="Tasks of your own (JSON)."),
-        click.option("--suite", help=f"A named suite: {', '.join(SUITES)}.  [default: a construction's own tasks]"),
+        click.option("--suite", help=f"A named suite: {', '.join(SUITES)}.  [default: a model's own tasks]"),
     ):
         function = option(function)
     return function
@@ -39,7 +40,7 @@ def runtime_options(function: Decorated) -> Decorated:
 
 
 def task_set(model: str, suite: str | None, task_file: Path | None, tasks: str | None) -> TaskSet:
-    """The tasks that the options name; a construction brings its own."""
+    """The tasks that the options name; a construction brings its own, and so does a model of `construct train`."""
     if suite is not None and task_file is not None:
         raise InputError("--suite and --task-file are both given: give one")
     if task_file is not None:
@@ -48,6 +49,8 @@ def task_set(model: str, suite: str | None, task_file: Path | None, tasks: str |
         found = build_suite(suite)
     elif (Path(model) / DESCRIPTION).is_file():
         found = load(Path(model)).task_set
+    elif (trained := checkpoint_folder(Path(model))) is not None:
+        found = load_task_file(trained / TASKS)
     else:
         raise InputError("give the tasks: --suite NAME or --task-file FILE")
     if tasks is None:

@@ -244,6 +244,14 @@ def checkpoint_folder(path: Path) -> Path | None:
     return None
 
 
+def evaluation_folder(path: Path) -> Path | None:
+    """Where `construct evaluate` puts its results of a run, given the run's folder or its checkpoint; else None."""
+    folder = checkpoint_folder(path)
+    if folder is None or not (folder.parent / LOG).is_file():
+        return None
+    return folder.parent / EVALUATION
+
+
 def trained_examples(folder: Path) -> int:
     """m, the examples of the prompts that a checkpoint was trained on. Raises ArtifactError where it is damaged."""
     try:

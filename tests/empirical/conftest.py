@@ -4,6 +4,7 @@ import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -38,8 +39,15 @@ class Ran:
 Command = Callable[..., Ran]
 
 
+@pytest.fixture(scope="session")
+def _logging() -> None:
+    """The log handler of transformers keeps the standard error of its import: not one that a test's end closes."""
+    if find_spec("transformers") is not None:
+        import_module("transformers")
+
+
 @pytest.fixture
-def construct(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+def construct(_logging: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
     """Runs `construct` with arguments through its entry point."""
 
     def run(*arguments: object) -> Ran:
