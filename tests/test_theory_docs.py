@@ -46,7 +46,8 @@ def without_times(printed: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("name", "examples"), [("depth.md", 1), ("heads.md", 1), ("two-layer.md", 1), ("README.md", 1)]
+    ("name", "examples"),
+    [("depth.md", 1), ("heads.md", 1), ("two-layer.md", 1), ("README.md", 1), ("probabilities.md", 1)],
 )
 def test_the_examples_of_a_page_print_what_stands_below_them(name: str, examples: int) -> None:
     found = list(BLOCK.finditer(text(name)))
