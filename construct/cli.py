@@ -36,6 +36,7 @@ COMMANDS: Mapping[str, _Entry] = {
     "compare": _Entry("empirical.commands.compare", "Put several models, asked the same, side by side."),
     "task-vectors": _Entry("empirical.commands.task_vectors", "Find, mix and put in a model's task vectors."),
     "mechanism": _Entry("empirical.commands.mechanism", "Look in models for what the construction does."),
+    "figures": _Entry("paper_figures.commands.figures", "Draw the figures of the theory and of the comparisons."),
 }
 
 

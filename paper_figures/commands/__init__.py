@@ -1,0 +1,1 @@
+"""The subcommands of `construct` that draw."""
