@@ -11,7 +11,7 @@ from importlib import metadata
 import numpy as np
 
 from construct.export.gpt2 import StockModel
-from construct.export.provenance import Certified, Claim, Source, claims
+from construct.export.provenance import Certified, Claim, Source, at_most, claims
 from construct.export.tokenizer import SpecialTokens
 from construct.oracle import Answer, answer
 from construct.prompts import Prompt, format_prompt
@@ -202,7 +202,7 @@ def example_prompt(task_set: TaskSet, most: int) -> Prompt:
 
 
 def _bounds(what: str, bounds: Mapping[str, float | None]) -> str:
-    rows = [f"| {name} | {'no claim' if bound is None else f'{bound:.2e}'} |" for name, bound in bounds.items()]
+    rows = [f"| {name} | {'no claim' if bound is None else at_most(bound)} |" for name, bound in bounds.items()]
     return "\n".join([f"| arithmetic | {what} |", "| --- | --- |", *rows])
 
 

@@ -122,13 +122,15 @@ def encode(text: str, vocabulary: Mapping[str, Any]) -> list[int]:
     for line in filter(None, (line.strip() for line in text.splitlines())):
         if count > 1 and not separator:  # tokens of one length with nothing between them
             length = len(vocabulary["tokens"][0])
-            left, answer = line[: count * length], line[count * length :].strip().removeprefix(arrow)
+            left, rest = line[: count * length], line[count * length :].strip()
+            found, answer = rest.startswith(arrow), rest.removeprefix(arrow)
             parts = [left[start : start + length] for start in range(0, len(left), length)]
         else:
-            left, _, answer = line.partition(arrow)
+            left, cut, answer = line.partition(arrow)
+            found = bool(cut)
             parts = left.split(separator.strip() or None) if count > 1 else [left]
         tokens = [part.strip() for part in (*parts, answer)]
-        if len(parts) != count or not set(tokens[:-1]) <= known.keys() or tokens[-1] not in known.keys() | {""}:
+        if not found or len(parts) != count or not {*tokens[:-1], tokens[-1] or tokens[0]} <= known.keys():
             raise ValueError(f"{line!r}: expected {count} of the {len(known)} tokens, {arrow!r}, and an answer")
         ids += [*(known[token] for token in tokens[:-1]), vocabulary["eq"]]
         ids += [known[tokens[-1]]] if tokens[-1] else []

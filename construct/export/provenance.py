@@ -7,6 +7,7 @@ without the folder that it came from.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, Context
 from importlib import metadata
 from typing import Any
 
@@ -63,6 +64,11 @@ class Claim:
     says: str
 
 
+def at_most(bound: float) -> str:
+    """A bound as text of three digits, rounded up."""
+    return f"{Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(bound):.2e}"
+
+
 def claims(model: Readout) -> tuple[Claim, ...]:
     """What is predicted where, with the figures of the weights (`construct.export.readout`)."""
     layout = model.construction.layout
@@ -72,18 +78,18 @@ def claims(model: Readout) -> tuple[Claim, ...]:
         Claim(
             "after an arrow",
             "the mixture p = q / sum(q) over the alphabet, q = sum_k (c_k/m') u[g_k(query)], where c_k of the m' "
-            f"examples before follow task k; all other tokens together at most {NEGLIGIBLE:.1e}",
+            f"examples before follow task k; all other tokens together at most {at_most(NEGLIGIBLE)}",
         ),
         Claim(
             "after an arrow, without evidence",
             "the uniform distribution over the alphabet: no example, or none that a task explains, or the tasks that "
             "explain one have no answer to the query",
         ),
-        Claim("after the last input", f"the arrow; all other tokens together at most {misplaced:.1e}"),
+        Claim("after the last input", f"the arrow; all other tokens together at most {at_most(misplaced)}"),
         Claim(
             "after the beginning, after other inputs, after an answer",
             "the uniform distribution over the alphabet, since any token may follow; all other tokens together at most "
-            f"{others:.1e}",
+            f"{at_most(others)}",
         ),
         Claim(
             "after an arrow out of place",

@@ -11,7 +11,7 @@ from construct.commands.table import table
 from construct.errors import InputError
 from construct.export.folder import check_absent, write_huggingface
 from construct.export.gpt2 import NORMALIZATIONS, stock_model
-from construct.export.provenance import HUGGINGFACE, KINDS, ONNX, TORCH, Certified, Source
+from construct.export.provenance import HUGGINGFACE, KINDS, ONNX, TORCH, Certified, Source, at_most
 from construct.export.readout import readout
 from construct.export.shape import check_dense, stock_shape
 from construct.export.tokenizer import check_packages
@@ -143,6 +143,6 @@ def _text(report: dict[str, Any], source: Source, kind: str, out: Path) -> str:
         parts.append("NOT certified: no proof was asked for, and the card says so")
     else:
         bounds = source.certified.construction.items()
-        rows = ((name, "no claim" if bound is None else f"{bound:.3g}") for name, bound in bounds)
+        rows = ((name, "no claim" if bound is None else at_most(bound)) for name, bound in bounds)
         parts.append(f"certified: the construction\n{table(rows, header=('bound on |q_hat - q|_1', ''))}")
     return "\n".join(parts)
