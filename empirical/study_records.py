@@ -29,7 +29,7 @@ RECORD = Path("records/training-study.json")
 
 EXACT, ONE_TASK, MIXING, ASSUMED = "exact superposition", "one task a prompt", "mixed prompts", "training distribution"
 """The names of the predictions: see `Prediction`."""
-GROUPS = ("main", "size", "tasks", "examples", "noise", "mixed", "architecture")
+GROUPS = ("main", "steps", "size", "tasks", "examples", "noise", "mixed", "architecture")
 """What varies from `main` in a run: see `Run.group`."""
 
 
@@ -223,10 +223,12 @@ class Emergence:
 
 @dataclass(frozen=True)
 class Weights:
-    """What a prompt's commitment goes with: logit of P_1 (of two tasks, lambda = .5) by least squares on the evidence.
+    """What a prompt's commitment goes with: logit of P_1 (of two tasks) by least squares on the evidence.
 
-    The evidence of example i is +1 where it is consistent with task 1 alone, -1 with task 2 alone, else 0. A Bayesian
-    learner has equal weights; one that follows the last example has all weight there.
+    The prompts are `Study.prompts` others, whose examples are each drawn by one of two tasks with probability 1/2, so
+    their counts differ. Logits are cut at -10 and 10. The evidence of example i is +1 where it is consistent with task
+    1 alone, -1 with task 2 alone, else 0. A Bayesian learner has equal weights; one that follows the last example has
+    all weight there.
 
     Args:
         by_position: the weight of the example at each place, first to last, [m], in nats.
@@ -243,8 +245,9 @@ class Run:
 
     Args:
         name: of its own, such as "main, seed 0".
-        group: "main": the `cpu` preset; else what differs from it: "size" (of the model), "tasks" (K), "examples" (m),
-            "noise" (of labels), "mixed" (training prompts that mix tasks), "architecture".
+        group: "main": the `cpu` preset; else what differs from it: "steps" (of training), "size" (of the model),
+            "tasks" (K, or the suite), "examples" (m), "noise" (of labels), "mixed" (training prompts that mix tasks),
+            "architecture".
         label: what it varies, short, for a legend, such as "width 32".
         setup: tasks and prompts.
         settings: `empirical.training.settings.Settings`, every field.
