@@ -24,6 +24,10 @@ from empirical.settings import Cell, Question, Rules, draw
 RIDGE = 1e-6
 """Of the mean variance of the stream's coordinates, added to each: small, so that what is there exactly is found."""
 
+CONSTANT = 1e-18
+"""A variance below so much of the mean square is rounding: the same for a stream of any scale, such as that of an
+export (2^-50 of its construction's)."""
+
 
 @dataclass(frozen=True)
 class Probes:
@@ -145,7 +149,7 @@ def held_out_r2(states: Sequence[Floats], targets: Sequence[Floats]) -> float:
     centre_x, centre_y = fitted_x.mean(0), fitted_y.mean(0)
     x, y = fitted_x - centre_x, fitted_y - centre_y
     variance = float((x**2).mean())
-    if variance < 1e-18:
+    if variance <= CONSTANT * float((fitted_x**2).mean()):
         return 0.0
     # Ridge by the singular values, for more coordinates than positions and fewer alike.
     left, values, right = np.linalg.svd(x, full_matrices=False)

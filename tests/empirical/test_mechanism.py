@@ -96,6 +96,14 @@ def test_a_probe_finds_what_is_linear_and_not_what_is_random() -> None:
     assert held_out_r2([np.ones((3, 5))] * 4, [generator.normal(size=(3, 2)) for _ in range(4)]) == 0
 
 
+def test_a_probe_finds_the_same_in_a_stream_of_another_scale() -> None:
+    generator = np.random.default_rng(7)
+    states = [generator.normal(size=(3, 5)) for _ in range(40)]
+    targets = [state[:, :2] + generator.normal(size=(3, 2)) for state in states]
+    assert 0.2 < held_out_r2(states, targets) < 0.8
+    assert held_out_r2([state * 2.0**-50 for state in states], targets) == pytest.approx(held_out_r2(states, targets))
+
+
 @pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed")
 @pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2", "gpt_neox", "opt", "gemma"])
 def test_the_heads_of_every_family_are_looked_at_and_taken_out(family: str, tiny: Callable[[str], Path]) -> None:
