@@ -11,7 +11,7 @@ from empirical import bayes
 from empirical.measures import Booleans, Floats
 from empirical.study_measures import DIGITS, Reply, condition, ranks
 from empirical.study_prompts import Probe, Probes
-from empirical.study_records import ASSUMED, EXACT, MIXING, ONE_TASK, Answers, Prediction, Setup
+from empirical.study_records import ASSUMED, EXACT, LAST, MIXING, ONE_TASK, Answers, Prediction, Setup
 from empirical.training.pools import task_tensors
 
 LEAST_NOISE = 0.01
@@ -46,8 +46,9 @@ class Learner:
         if self.name == EXACT:
             counts = consistent.sum(1)
             return np.asarray(counts / counts.sum(-1, keepdims=True), dtype=np.float64)
-        if self.name == ONE_TASK:
-            return bayes.one_task(consistent, label_noise=self.label_noise, alphabet_size=alphabet_size)
+        if self.name in (ONE_TASK, LAST):
+            seen = consistent[:, -1:] if self.name == LAST else consistent
+            return bayes.one_task(seen, label_noise=self.label_noise, alphabet_size=alphabet_size)
         if self.name == MIXING:
             return bayes.mixed_prompts(consistent, label_noise=self.label_noise, alphabet_size=alphabet_size)
         return bayes.training_distribution(
@@ -91,7 +92,7 @@ class Learner:
 
 def learners(setup: Setup, *, label_noise: float, mixed: float) -> tuple[Learner, ...]:
     """The learners that a model trained with a label noise and a share of mixed prompts is compared with."""
-    found = [Learner(EXACT), Learner(ONE_TASK, max(label_noise, LEAST_NOISE))]
+    found = [Learner(EXACT), *(Learner(name, max(label_noise, LEAST_NOISE)) for name in (ONE_TASK, LAST))]
     if setup.tasks <= MIXED_TASKS:
         found.append(Learner(MIXING, label_noise, 1.0))
     return (*found, Learner(ASSUMED, label_noise, mixed)) if mixed else tuple(found)

@@ -27,7 +27,8 @@ FORMAT = "task-superposition training study"
 FORMAT_VERSION = 1
 RECORD = Path("records/training-study.json")
 
-EXACT, ONE_TASK, MIXING, ASSUMED = "exact superposition", "one task a prompt", "mixed prompts", "training distribution"
+EXACT, ONE_TASK, LAST = "exact superposition", "one task a prompt", "last example"
+MIXING, ASSUMED = "mixed prompts", "training distribution"
 """The names of the predictions: see `Prediction`."""
 GROUPS = ("main", "steps", "size", "tasks", "examples", "noise", "mixed", "architecture")
 """What varies from `main` in a run: see `Run.group`."""
@@ -147,9 +148,10 @@ class Prediction:
 
     Args:
         name: "exact superposition": the oracle of the constructions, c_k/m over the answers. "one task a prompt": the
-            Bayesian learner that believes in one task a prompt, with label noise. "mixed prompts": the one that
-            believes in weights uniform on the simplex, and each example's task drawn by them. "training distribution":
-            the one that believes in a run's `mixed` share of mixed prompts and in its label noise.
+            Bayesian learner that believes in one task a prompt, with label noise. "last example": the same learner
+            where it sees the last example alone. "mixed prompts": the one that believes in weights uniform on the
+            simplex, and each example's task drawn by them. "training distribution": the one that believes in a run's
+            `mixed` share of mixed prompts and in its label noise.
         setup: of the prompts.
         label_noise: believed.
         mixed: believed share of mixed prompts.
