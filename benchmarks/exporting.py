@@ -39,8 +39,9 @@ def run(*, quick: bool) -> Report:
     columns = ["construction", "normalisation", "GPT-2", "float64", "float32", "bfloat16", "logits", "states"]
     note = (
         f"{PROMPTS} random prompts (4 in bfloat16), one of m examples, the others of 0 to m, through an unmodified "
-        "GPT2LMHeadModel, at every EQ. float64 to bfloat16: the largest total variation of softmax(logits) to the oracle; wanted: at most "
-        f"{WANTED['float32']:g} in float32 and {WANTED['bfloat16']:g} in bfloat16. logits, states: the largest "
-        f"difference to the project's own float64 pass, in float64; wanted: at most {WANTED_STATES:g}."
+        "GPT2LMHeadModel, at every EQ. float64 to bfloat16: the largest total variation of softmax(logits) to the "
+        f"oracle; wanted: at most {WANTED['float32']:g} in float32 and {WANTED['bfloat16']:g} in bfloat16. logits, "
+        "states: the largest difference to the project's own float64 pass, in float64; wanted: at most "
+        f"{WANTED_STATES:g}."
     )
     return Report("Exports", [Table(columns, rows, note)], records)
