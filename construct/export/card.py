@@ -84,6 +84,8 @@ asks for sampling at temperature 1 from the whole distribution.
 
 ## What is predicted where
 
+{standing}
+
 {claims}
 
 ## Prompts
@@ -147,6 +149,10 @@ NOT_CERTIFIED = (
 )
 
 
+STANDING = "In real arithmetic; what rounding adds is far below the digits above."
+NO_STANDING = "What the weights were written to predict; **nothing of it is proved** of this model."
+
+
 def model_card(model: StockModel, source: Source, special: SpecialTokens) -> str:
     """The content of README.md. `special` are the tokenizer's special tokens."""
     construction, shape = source.construction, model.shape
@@ -161,10 +167,11 @@ def model_card(model: StockModel, source: Source, special: SpecialTokens) -> str
         theorem=construction.theorem,
         examples=layout.examples,
         certified=certified_section(source.certified),
+        standing=NO_STANDING if source.certified is None else STANDING,
         prompt=_python_text(format_prompt(prompt, task_set)),
         printed=_printed(task_set, exact),
         explained=_explained(task_set, prompt, exact),
-        claims="\n".join(_claim(claim, special) for claim in claims(model.readout)),
+        claims="\n".join(_claim(claim, special) for claim in claims()),
         sketch=_sketch(task_set),
         alphabet=layout.alphabet_size,
         unknown=special.unknown,

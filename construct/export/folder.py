@@ -109,7 +109,6 @@ def write_huggingface(model: StockModel, source: Source, directory: Path) -> dic
             WEIGHTS,
             lambda hashes: record(
                 source,
-                model.readout,
                 HUGGINGFACE,
                 {"normalization": model.normalization, "sizes": dict(sizes(model.shape)), **hashes},
             ),

@@ -4,7 +4,6 @@ export.json holds the whole description of the construction, its tasks too, so t
 without the folder that it came from.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Context
@@ -12,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from construct.artifact import describe
-from construct.export.readout import NEGLIGIBLE, Readout
+from construct.export.readout import NEGLIGIBLE
 from construct.theorems import Construction
 
 FORMAT = "task-superposition export"
@@ -69,36 +68,33 @@ def at_most(bound: float) -> str:
     return f"{Context(prec=3, rounding=ROUND_CEILING).create_decimal_from_float(bound):.2e}"
 
 
-def claims(model: Readout) -> tuple[Claim, ...]:
-    """What is predicted where, with the figures of the weights (`construct.export.readout`)."""
-    layout = model.construction.layout
-    misplaced = (layout.alphabet_size + 3) * math.exp(-2 * model.low)
-    others = 4 * math.exp(-model.low) / layout.alphabet_size
+def claims() -> tuple[Claim, ...]:
+    """What is predicted where (`construct.export.readout`, docs/theory/probabilities.md)."""
+    others = f"all other tokens together have at most {at_most(NEGLIGIBLE)}"
     return (
         Claim(
             "after an arrow",
             "the mixture p = q / sum(q) over the alphabet, q = sum_k (c_k/m') u[g_k(query)], where c_k of the m' "
-            f"examples before follow task k; all other tokens together at most {at_most(NEGLIGIBLE)}",
+            f"examples before follow task k; {others}",
         ),
         Claim(
             "after an arrow, without evidence",
             "the uniform distribution over the alphabet: no example, or none that a task explains, or the tasks that "
-            "explain one have no answer to the query",
+            f"explain one have no answer to the query; {others}",
         ),
-        Claim("after the last input", f"the arrow; all other tokens together at most {at_most(misplaced)}"),
+        Claim("after the last input", f"the arrow; {others}"),
         Claim(
             "after the beginning, after other inputs, after an answer",
-            "the uniform distribution over the alphabet, since any token may follow; all other tokens together at most "
-            f"{at_most(others)}",
+            f"the uniform distribution over the alphabet, since any token may follow; {others}",
         ),
         Claim(
             "after an arrow out of place",
-            "`<unk>`, with certainty: a line has too many or too few inputs, or padding has shifted the positions",
+            f"`<unk>`: a line has too many or too few inputs, or padding has shifted the positions; {others}",
         ),
     )
 
 
-def record(source: Source, model: Readout, kind: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+def record(source: Source, kind: str, extra: Mapping[str, Any]) -> dict[str, Any]:
     """The content of export.json; `extra` is what only this kind has: sizes, normalisation, the files' hashes."""
     certified = source.certified
     return {
@@ -109,7 +105,7 @@ def record(source: Source, model: Readout, kind: str, extra: Mapping[str, Any]) 
         "certified": certified is not None,
         "error_bound": None if certified is None else dict(certified.construction),
         "total_variation_bound": None if certified is None or not certified.export else dict(certified.export),
-        "predicts": [{"where": claim.where, "what": claim.says} for claim in claims(model)],
+        "predicts": [{"where": claim.where, "what": claim.says} for claim in claims()],
         **extra,
         "source": {"weights_sha256": source.weights_sha256, **describe(source.construction)},
     }

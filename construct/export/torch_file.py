@@ -110,11 +110,11 @@ def write_plain(content: Path, model: Readout, source: Source, *, kind: str, wei
         examples=construction.layout.examples,
         positions=construction.layout.positions,
         certified=certified_section(source.certified),
-        claims="\n".join(f"- {claim.where}: {claim.says}" for claim in claims(model)),
+        claims="\n".join(f"- {claim.where}: {claim.says}" for claim in claims()),
     )
     write_json(content / VOCABULARY, vocabulary(model))
     (content / CARD).write_text(card, encoding="utf-8")
-    return finish(content, weights, lambda hashes: record(source, model, kind, {"sizes": plain_sizes(model), **hashes}))
+    return finish(content, weights, lambda hashes: record(source, kind, {"sizes": plain_sizes(model), **hashes}))
 
 
 def plain_sizes(model: Readout) -> dict[str, Any]:
