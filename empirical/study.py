@@ -45,6 +45,7 @@ from empirical.study_records import (
 from empirical.training.checkpoint import CHECKPOINT
 from empirical.training.loop import train
 from empirical.training.models import library
+from empirical.training.presets import PRESETS
 from empirical.training.progress import read_log
 from empirical.training.settings import GPT2, Settings
 
@@ -56,12 +57,9 @@ TOLD_APART, LEARNED, FOLLOWS, COMMITS = 0.5, 0.9, 0.5, 0.5
 WELL = 0.8
 """The least accuracy of a run that has learned its tasks."""
 
-MAIN_SETUP = Setup("retrieval", tasks=3, alphabet_size=16, inputs=3, examples=12)
-MAIN = Settings(
-    layers=2, heads=2, width=32, mlp_width=64, examples=12, batch=64, steps=2500, rate=4e-3, warmup=100, threads=1,
-    validate_every=100, validation_prompts=256,
-)  # fmt: skip
-"""The preset `cpu`, on one thread."""
+PRESET = PRESETS["cpu"]
+MAIN_SETUP = Setup(PRESET.suite, PRESET.tasks, PRESET.alphabet_size, PRESET.inputs, PRESET.settings.examples)
+MAIN = replace(PRESET.settings, threads=1, validate_every=100)
 
 
 @dataclass(frozen=True)
@@ -110,18 +108,18 @@ def _plan(group: str, label: str, setup: Setup = MAIN_SETUP, **changes: Any) -> 
 
 def plans() -> tuple[Plan, ...]:
     """Every run."""
-    wider = replace(MAIN_SETUP, examples=16)
+    deeper = {"layers": 3, "heads": 4, "width": 48, "mlp_width": 96, "rate": 3e-3, "steps": 1500}
+    plus = Setup("plus", tasks=8, alphabet_size=32, inputs=1, examples=16)
     return (
         *(_plan("main", "preset cpu", seed=seed) for seed in range(3)),
         _plan("steps", "10,000 steps", steps=10_000, validate_every=400),
         _plan("size", "1 layer", layers=1),
         _plan("size", "width 16", width=16, mlp_width=32),
         _plan("size", "width 64", width=64, mlp_width=128),
-        _plan("size", "4 layers, width 64", layers=4, width=64, mlp_width=128, rate=2e-3),
+        _plan("size", "3 layers, width 48", **deeper),
         _plan("tasks", "K = 2", replace(MAIN_SETUP, tasks=2, inputs=2)),
-        _plan("tasks", "K = 4", replace(MAIN_SETUP, tasks=4, inputs=4), steps=4000),
-        _plan("tasks", "K = 8", replace(wider, tasks=8, inputs=8), steps=4000),
-        _plan("tasks", "plus, K = 8", Setup("plus", tasks=8, alphabet_size=32, inputs=1, examples=16), steps=4000),
+        _plan("tasks", "K = 4, 3 layers", replace(MAIN_SETUP, tasks=4, inputs=4), **deeper),
+        _plan("tasks", "plus, K = 8", plus),
         _plan("examples", "m = 6", replace(MAIN_SETUP, examples=6)),
         _plan("examples", "m = 24", replace(MAIN_SETUP, examples=24)),
         _plan("noise", "noise 0.05", label_noise=0.05),
@@ -129,7 +127,9 @@ def plans() -> tuple[Plan, ...]:
         _plan("mixed", "mixed 0.1", mixed=0.1),
         _plan("mixed", "mixed 0.5", mixed=0.5),
         _plan("mixed", "mixed 1", mixed=1.0),
-        _plan("architecture", "GPT-2", architecture=GPT2),
+        _plan("mixed", "plus, K = 8, mixed 0.5", plus, mixed=0.5),
+        _plan("architecture", "GPT-2", architecture=GPT2, rate=2e-3),
+        _plan("architecture", "GPT-2, plus, K = 8", plus, architecture=GPT2, rate=3e-3),
     )
 
 
