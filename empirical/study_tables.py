@@ -1,0 +1,166 @@
+"""The tables of docs/training-study.md, from the record: `python -m empirical.study_tables`."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from construct.errors import ArtifactError
+from empirical.study import slope_of
+from empirical.study_records import EXACT, LAST, ONE_TASK, RECORD, Condition, Interval, Point, Prediction, Run, Study
+from empirical.study_records import read_study as read
+
+Row = Sequence[str]
+
+
+def at(curve: Sequence[Condition], share: float) -> Condition:
+    """The condition of the curve nearest to a lambda."""
+    return min(curve, key=lambda one: abs(one.mixture[0] - share))
+
+
+def mean_slope(curve: Sequence[Condition]) -> float:
+    """Of the mean probability of the first of two tasks on lambda."""
+    return slope_of([Point(one.mixture[0], one.mean[0].value or 0.0, 0.0) for one in curve])
+
+
+def least_accuracy(run: Run | Prediction) -> float:
+    """Of the tasks, on pure prompts of m examples."""
+    return min(shares[-1] for shares in run.answers.accuracy.values())
+
+
+def in_between(one: Condition) -> float:
+    """The share of the kept prompts that give task 1 a probability from .1 to .9."""
+    return sum(0.1 <= row[0] <= 0.9 for row in one.probabilities) / len(one.probabilities)
+
+
+def spread(run: Run) -> tuple[float, float]:
+    """The weight of the last example, and the mean of the others', in nats."""
+    *others, last = [one.value or 0.0 for one in run.weights.by_position]
+    return last, sum(others) / max(len(others), 1)
+
+
+def markdown(columns: Row, rows: Sequence[Row]) -> str:
+    """A table, the first column to the left."""
+    lines = ["| " + " | ".join(columns) + " |", "| --- |" + " ---: |" * (len(columns) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def figure(found: Interval | float | None, digits: int = 2) -> str:
+    """A figure, or a dash where it is undefined."""
+    value = found.value if isinstance(found, Interval) else found
+    return "-" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def title(run: Run) -> str:
+    """A run in a table."""
+    return f"{run.label}, seed {run.settings['seed']}" if run.group == "main" else run.label
+
+
+def commitment(study: Study) -> str:
+    """Do they superpose or commit? A row a run, at lambda = 1/2."""
+    columns = (
+        "model", "accuracy", "slope", "S", "S, exact", "P in [.1, .9]", "TV to exact", "TV to one task",
+        "TV to last example", "weight, last", "weight, others", "R^2",
+    )  # fmt: skip
+    rows = []
+    for run in study.runs:
+        half = at(run.answers.curve, 0.5)
+        exact = study.predicted(EXACT, run.setup)
+        last, others = spread(run)
+        rows.append(
+            (
+                title(run) + ("" if run.learned else " (not learned)"),
+                figure(least_accuracy(run), 3),
+                figure(mean_slope(run.answers.curve)),
+                figure(half.index),
+                figure(at(exact.answers.curve, 0.5).index if exact else None),
+                figure(in_between(half)),
+                *(figure(half.distances.get(name)) for name in (EXACT, ONE_TASK, LAST)),
+                figure(last),
+                figure(others),
+                figure(run.weights.explained),
+            )
+        )
+    return markdown(columns, rows)
+
+
+def mixtures(study: Study) -> str:
+    """KL and r for K' = 2, ..., K, of models and predictions; a row for each K' of the setups with the most tasks."""
+    columns = ("who", "tasks mixed", "KL, mean", "KL of the mean", "r", "S", "other mass")
+    rows: list[Row] = []
+    shown = [run for run in study.runs if run.learned and run.group in ("main", "tasks") and not run.settings["seed"]]
+    for run in shown:
+        rows += [_mixture(title(run), one) for one in run.answers.uniform]
+        for name in (EXACT, ONE_TASK, LAST):
+            found = study.predicted(name, run.setup)
+            rows += [] if found is None else [_mixture(f"{name} ({run.label})", found.answers.uniform[-1])]
+    return markdown(columns, rows)
+
+
+def _mixture(who: str, one: Condition) -> Row:
+    return (
+        who, str(len(one.mixture)), figure(one.kl), figure(one.kl_of_mean), figure(one.completion), figure(one.index),
+        figure(one.other, 3),
+    )  # fmt: skip
+
+
+def histograms(study: Study) -> str:
+    """Task 1's probability prompt by prompt, at three mixtures: models and predictions of the main setup."""
+    columns = ("who", "lambda", "mean P_1", "below .1", ".1 to .9", "above .9")
+    rows: list[Row] = []
+    main = study.runs[0]
+    found = [(name, study.predicted(name, main.setup)) for name in (EXACT, ONE_TASK, LAST)]
+    shown = [(title(run), run) for run in study.runs if run.setup == main.setup and run.group in ("main", "mixed")]
+    for name, answers in [*((name, one.answers) for name, one in found if one), *((n, r.answers) for n, r in shown)]:
+        for share in (0.25, 0.5, 0.75):
+            one = at(answers.curve, share)
+            first = [row[0] for row in one.probabilities]
+            low, high = sum(p < 0.1 for p in first) / len(first), sum(p > 0.9 for p in first) / len(first)
+            rows.append((name, figure(share), figure(one.mean[0]), figure(low), figure(1 - low - high), figure(high)))
+    return markdown(columns, rows)
+
+
+def emergences(study: Study) -> str:
+    """When things appear in training."""
+    columns = ("model", "steps", "told apart", "mean follows", "commits", "learned", "KL at the first line", "KL, last")
+    rows = []
+    for run in study.runs:
+        found = run.emergence
+        steps = (found.told_apart, found.follows, found.commits, found.learned if run.learned else None)
+        rows.append(
+            (
+                title(run),
+                str(run.settings["steps"]),
+                *("never" if step is None else str(step) for step in steps),
+                figure(run.moments[0].kl),
+                figure(run.moments[-1].kl),
+            )
+        )
+    return markdown(columns, rows)
+
+
+def tables(study: Study) -> dict[str, str]:
+    """Every table of the document by its name."""
+    return {
+        "commitment": commitment(study),
+        "histograms": histograms(study),
+        "mixtures": mixtures(study),
+        "emergence": emergences(study),
+    }
+
+
+@click.command()
+@click.option("--record", type=click.Path(path_type=Path, dir_okay=False), default=RECORD, show_default=True)
+def command(*, record: Path) -> None:
+    """Print the tables."""
+    try:
+        found = read(record)
+    except ArtifactError as error:
+        raise click.UsageError(str(error)) from error
+    for name, table in tables(found).items():
+        click.echo(f"{name}\n\n{table}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(command())
