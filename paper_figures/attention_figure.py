@@ -32,8 +32,8 @@ class HeadRecord(Record, frozen=True, kw_only=True):
     Args:
         name: its layer and what it does.
         pattern: attention probabilities, a row a query, over all positions; 0 after the query.
-        query_key: by subspace of the query and of the key, the largest absolute entry of Wq Wk'.
-        value_output: by subspace read and written, the largest absolute entry of Wv Wo.
+        query_key: by subspace of the query and of the key, the entry of Wq Wk' that is largest in absolute value.
+        value_output: by subspace read and written, the same of Wv Wo.
     """
 
     name: str
@@ -115,15 +115,18 @@ def _labels(prompt: Prompt, layout: Layout, alphabet: tuple[str, ...]) -> list[s
 def _blocks(
     attention: AttentionWeights, head: int, stream: ResidualStream, names: list[str]
 ) -> tuple["NDArray[np.float64]", "NDArray[np.float64]"]:
-    """The largest absolute entry of Wq Wk' and of Wv Wo, by subspaces."""
+    """The entry of Wq Wk' and of Wv Wo that is largest in absolute value, with its sign, by subspaces."""
     query, key, value, output = (
         part[head].astype(np.float64) for part in (attention.query, attention.key, attention.value, attention.output)
     )
     starts = [stream[name].start for name in names]
     found = []
     for left, right in ((query, key.T), (value, output)):
-        product = np.abs(left @ right)
-        found.append(np.maximum.reduceat(np.maximum.reduceat(product, starts, axis=0), starts, axis=1))
+        product = left @ right
+        most, least = (
+            best.reduceat(best.reduceat(product, starts, axis=0), starts, axis=1) for best in (np.maximum, np.minimum)
+        )
+        found.append(np.where(most >= -least, most, least))
     return found[0], found[1]
 
 
@@ -131,11 +134,11 @@ def draw(record: AttentionRecord) -> "Figure":
     """A row a head: its pattern, the subspaces it compares, the subspaces it copies from and to."""
     rows = len(record.heads)
     longest = max(map(len, record.positions))
-    figure = new_figure(PAGE, rows * (1.35 + 0.03 * longest + 0.05 * len(record.positions)))
+    figure = new_figure(PAGE, rows * (0.75 + 0.03 * longest + 0.1 * len(record.positions)))
     grid: Any = figure.subplots(rows, 3, width_ratios=(1.35, 1, 1), squeeze=False)
     for row, head in enumerate(record.heads):
         pattern, query_key, value_output = grid[row]
-        image = pattern.imshow(np.array(head.pattern), cmap="Greys", vmin=0, vmax=1)
+        image = pattern.imshow(np.array(head.pattern), cmap="Greys", vmin=0, vmax=1, aspect="auto")
         _ticks(pattern, record.positions)
         pattern.set_xlabel("key position")
         pattern.set_ylabel("query position")
@@ -144,8 +147,8 @@ def draw(record: AttentionRecord) -> "Figure":
         bar.set_label("probability")
         bar.outline.set_linewidth(0.4)
         for axes, matrix, title, x, y in (
-            (query_key, head.query_key, "Wq Wk', compared", "of the key", "of the query"),
-            (value_output, head.value_output, "Wv Wo, copied", "written", "read"),
+            (query_key, head.query_key, "$W_Q W_K^T$, compared", "of the key", "of the query"),
+            (value_output, head.value_output, "$W_V W_O$, copied", "written", "read"),
         ):
             number = "abcdefghijklmnopqrstuvwx"[3 * row + (1 if axes is query_key else 2)]
             _matrix(axes, np.array(matrix), record.subspaces)
@@ -163,9 +166,9 @@ def _ticks(axes: "Axes", labels: list[str]) -> None:
 
 def _matrix(axes: "Axes", matrix: "NDArray[np.float64]", names: list[str]) -> None:
     """Filled cells where there are entries, with the largest of them."""
-    axes.imshow(matrix > 0, cmap="Blues", vmin=0, vmax=2.5)
+    axes.imshow(np.sign(matrix), cmap="RdBu", vmin=-2.5, vmax=2.5, aspect="auto")
     for row, column in zip(*np.nonzero(matrix), strict=True):
-        axes.annotate(f"{matrix[row, column]:.3g}", (column, row), ha="center", va="center", fontsize=4.5)
+        axes.annotate(f"{matrix[row, column]:.3g}", (column, row), ha="center", va="center", fontsize=5)
     _ticks(axes, names)
     axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
@@ -180,6 +183,7 @@ def caption(record: AttentionRecord) -> str:
         f"The attention heads of the {record.theorem} construction of the suite {record.suite} (sharpness "
         f"{record.sharpness:g}). Left: attention probabilities on the first examples of a prompt (at most {EXAMPLES}) "
         "and its query, measured in float64; positions are labelled by role and token. Middle: the query-key matrix "
-        "Wq Wk', right: the value-output matrix Wv Wo, by the named subspaces that they join; a number is the largest "
-        f"absolute entry of a block, an empty cell holds zeros only.{rest}"
+        "Wq Wk', right: the value-output matrix Wv Wo, by the named subspaces that they join; a number is the "
+        "entry of a block that is largest in absolute value (blue above 0, red below), an empty cell holds zeros "
+        f"only.{rest}"
     )

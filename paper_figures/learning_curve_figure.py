@@ -1,7 +1,7 @@
 """Figure `in-context-learning-curve`: evidence and mixture after each example of one prompt."""
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
@@ -11,9 +11,10 @@ from construct.prompts import Example, Prompt
 from construct.theorems import Construction
 from paper_figures.inputs import SUITE, Inputs
 from paper_figures.records import Record
-from paper_figures.style import BLACK, GREY, LIGHT, PAGE, new_figure, panel, plain, task_colour, task_marker
+from paper_figures.style import BLACK, GREY, LIGHT, PAGE, new_figure, panel, plain, task_colour, task_marker, tint
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 UNEXPLAINED = (("Spain", "Tokyo"), ("Cuba", "Europe"))
@@ -112,68 +113,74 @@ def _with_unexplained(construction: Construction, prompt: Prompt) -> Prompt:
 
 
 def draw(record: LearningCurveRecord) -> "Figure":
-    """Evidence per task, the mixture as stacked bars with the output as points, and which task explains what."""
-    steps, shown = record.steps, range(len(record.steps))
-    figure = new_figure(PAGE, 3.7)
-    ratios = (2.0, 0.16 * len(record.tasks) + 0.3)
-    grid = figure.subplot_mosaic([["a", "b"], ["c", "b"]], height_ratios=ratios)
-    evidence, mixture, explained = grid["a"], grid["b"], grid["c"]
+    """Over the examples seen: evidence per task, the mixture as stacked bars, and which task explains what."""
+    steps = record.steps
+    figure = new_figure(PAGE, 4.0 + 0.12 * len(record.tasks))
+    ratios = (1.5, 1.5, 0.16 * len(record.tasks) + 0.1)
+    grid: Any = figure.subplots(3, 1, sharex=True, height_ratios=ratios)
+    evidence, mixture, explained = grid
+    _evidence(evidence, record)
+    _mixture(mixture, record)
+    _explained(explained, record)
+    explained.set_xlim(-0.5, len(steps) - 0.5)
+    labels = ["no example", *(plain(step.example) for step in steps[1:])]
+    explained.set_xticks(
+        range(len(steps)),
+        [f"{at}  {label}" for at, label in enumerate(labels)],
+        rotation=40,
+        ha="right",
+        rotation_mode="anchor",
+    )
+    explained.set_xlabel("examples seen, and the last of them (shaded: explained by no task)")
+    for axes in grid:
+        for at, step in enumerate(steps[1:], start=1):
+            if not step.explained_by:
+                axes.axvspan(at - 0.5, at + 0.5, color=tint(LIGHT, 0.6), linewidth=0, zorder=0)
+    return figure
+
+
+def _evidence(axes: "Axes", record: LearningCurveRecord) -> None:
+    shown = range(len(record.steps))
     for index, name in enumerate(record.tasks):
         colour = task_colour(index)
-        evidence.plot(shown, [step.exact[index] for step in steps], color=colour, linewidth=0.9, drawstyle="default")
-        values = [step.model[index] for step in steps]
-        evidence.plot(shown, values, task_marker(index), color=colour, label=plain(name))
-    evidence.set_ylim(-0.04, 1.04)
-    evidence.set_ylabel("evidence (share)")
-    evidence.legend(title="task", loc="upper right", title_fontsize=6.5, ncols=3)
-    panel(evidence, "a", "evidence: exact (line), model (points)")
+        axes.plot(shown, [step.exact[index] for step in record.steps], color=colour, linewidth=0.9)
+        values = [step.model[index] for step in record.steps]
+        axes.plot(shown, values, task_marker(index), color=colour, label=plain(name))
+    axes.set_ylim(-0.04, 1.04)
+    axes.set_ylabel("evidence (share)")
+    axes.legend(title="task", loc="center left", bbox_to_anchor=(1.0, 0.5), title_fontsize=6.5)
+    panel(axes, "a", "evidence: exact (line), model (points)")
+
+
+def _mixture(axes: "Axes", record: LearningCurveRecord) -> None:
+    steps, shown = record.steps, range(len(record.steps))
     base, output_base = [0.0] * len(steps), [0.0] * len(steps)
     for name, task in zip(record.answers, record.answer_tasks, strict=True):
         heights = [step.mixture[name] for step in steps]
-        colour = task_colour(task)
-        mixture.bar(shown, heights, bottom=base, width=0.75, color=colour, alpha=0.45, label=plain(name))
+        axes.bar(shown, heights, bottom=base, width=0.75, color=tint(task_colour(task)), label=plain(name))
         base = [low + height for low, height in zip(base, heights, strict=True)]
         output_base = [low + step.output[name] for low, step in zip(output_base, steps, strict=True)]
         tops = [(at, top) for at, top, height in zip(shown, output_base, heights, strict=True) if height > 0]
-        mixture.plot([at for at, _ in tops], [top for _, top in tops], "_", color=BLACK, markersize=7)
-    mixture.set_ylim(0, max(1.04, *(low * 1.04 for low in base)))
-    mixture.axhline(1.0, color=GREY, linewidth=0.5, linestyle=":")
-    mixture.set_ylabel("weight q of the answers, stacked")
-    columns = min(3, len(record.answers))
-    mixture.legend(
-        title=plain(f"answer to {record.query}"),
-        title_fontsize=6.5,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.14),
-        ncols=columns,
-    )
-    mixture.set_xticks(list(shown))
-    mixture.set_xlabel("examples seen")
-    panel(mixture, "b", "target (bars), output (dashes)")
-    for at, step in enumerate(steps[1:], start=1):
+        axes.plot([at for at, _ in tops], [top for _, top in tops], "_", color=BLACK, markersize=9)
+    axes.set_ylim(0, max(1.04, *(low * 1.04 for low in base)))
+    axes.axhline(1.0, color=GREY, linewidth=0.5, linestyle=":")
+    axes.set_ylabel("weights q, stacked")
+    title = plain(f"answer to {record.query}")
+    axes.legend(title=title, loc="center left", bbox_to_anchor=(1.0, 0.5), title_fontsize=6.5, reverse=True)
+    panel(axes, "b", "target (bars), output (dashes)")
+
+
+def _explained(axes: "Axes", record: LearningCurveRecord) -> None:
+    for at, step in enumerate(record.steps[1:], start=1):
         for index in range(len(record.tasks)):
             hit = index in step.explained_by
-            face = task_colour(index) if hit else LIGHT
-            explained.plot(at, index, task_marker(index) if hit else ".", color=face)
-        if not step.explained_by:
-            explained.axvspan(at - 0.5, at + 0.5, color=LIGHT, alpha=0.6, linewidth=0, zorder=0)
-    explained.set_yticks(range(len(record.tasks)), [plain(name) for name in record.tasks])
-    explained.set_ylim(len(record.tasks) - 0.5, -0.5)
-    explained.set_xticks(
-        list(shown)[1:],
-        [plain(step.example) for step in steps[1:]],
-        rotation=60,
-        ha="right",
-        rotation_mode="anchor",
-        fontsize=5.5,
-    )
-    explained.set_xlabel("example (grey: explained by no task)")
-    panel(explained, "c", "which tasks explain the example")
-    for axes in (evidence, explained):
-        axes.set_xlim(-0.5, len(steps) - 0.5)
-    evidence.set_xticks(list(shown), [str(at) for at in shown])
-    evidence.set_xlabel("examples seen")
-    return figure
+            face = task_colour(index) if hit else GREY
+            size = 3.2 if hit else 1.2
+            axes.plot(at, index, task_marker(index) if hit else ".", color=face, markersize=size)
+    axes.set_yticks(range(len(record.tasks)), [plain(name) for name in record.tasks])
+    axes.set_ylim(len(record.tasks) - 0.5, -0.5)
+    axes.set_ylabel("task")
+    panel(axes, "c", "which tasks explain the example")
 
 
 def caption(record: LearningCurveRecord) -> str:

@@ -13,6 +13,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 R = TypeVar("R", bound=Record)
+S = TypeVar("S", bound=msgspec.Struct)
+"""Also a structure that reads part of another program's records, which may hold more than it names."""
 
 
 def to_json(record: Record) -> bytes:
@@ -20,7 +22,7 @@ def to_json(record: Record) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record, order="deterministic"), indent=1) + b"\n"
 
 
-def from_json(kind: type[R], text: bytes, source: str) -> R:
+def from_json(kind: type[S], text: bytes, source: str) -> S:
     """Read a record.
 
     Raises:
@@ -46,7 +48,7 @@ def fitted(kind: type[R], record: object, figure: str) -> R:
         raise InputError(f"the records do not fit the figure {figure}: {error}") from error
 
 
-def read(kind: type[R], path: Path) -> R:
+def read(kind: type[S], path: Path) -> S:
     """Read a file of records.
 
     Raises:

@@ -123,10 +123,15 @@ def _circuits(construction: Construction, stages: int) -> list[list[str]]:
     return [[], *inner, []] if len(inner) == stages - 2 else [[] for _ in range(stages)]
 
 
+def step(names: list[str]) -> str:
+    """What a stage does: the names of its circuits without what tells them apart."""
+    return ", ".join(list(dict.fromkeys(name.split("[")[0] for name in names))[:2])
+
+
 def draw(record: ResidualStreamRecord) -> "Figure":
     """A grid of subspaces by stages: filled squares where a stage writes, open circles where it reads."""
     rows, columns = len(record.subspaces), len(record.stages)
-    figure = new_figure(PAGE, 0.9 + 0.235 * rows)
+    figure = new_figure(PAGE, 1.0 + 0.235 * rows)
     axes = figure.subplots()
     first: dict[int, int] = {}
     for touch in record.touches:
@@ -171,7 +176,9 @@ def draw(record: ResidualStreamRecord) -> "Figure":
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.set_xlim(-0.55, columns - 0.45)
-    axes.set_ylim(rows - 0.4, -0.6)
+    axes.set_ylim(rows - 0.1, -0.6)
+    for stage, names in enumerate(record.circuits):
+        axes.annotate(plain(step(names)), (stage, rows - 0.35), ha="center", va="center", style="italic", color=GREY)
     for spine in axes.spines.values():
         spine.set_visible(False)
     for stage in range(columns - 1):

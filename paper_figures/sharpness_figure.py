@@ -11,7 +11,7 @@ from construct.suites import build_suite
 from construct.theorems import Construction, two_layer
 from paper_figures.inputs import Inputs
 from paper_figures.records import Record
-from paper_figures.style import FORMAT_COLOURS, FORMAT_MARKERS, GREY, PAGE, new_figure, panel
+from paper_figures.style import ERROR, FORMAT_COLOURS, FORMAT_MARKERS, GREY, PAGE, new_figure, panel
 from verify.adversary import search
 from verify.theorem import prove
 
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TASKS, ALPHABET, EXAMPLES = 3, 5, 5
-SHARPNESS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0)
+SHARPNESS = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0)
 SAMPLES = 16
+LAMBDA = r"sharpness $\lambda$ (a scale of the scores, no unit)"
 RATE = 2
 """The theorem: the bound is c z^2 (1 + O(z^2)) with z = exp(-lambda) (construct.attention, verify.closed_form)."""
 
@@ -98,15 +99,14 @@ def draw(record: SharpnessRecord) -> "Figure":
     colour = FORMAT_COLOURS["float64"]
     left.semilogy(places, found, FORMAT_MARKERS["float64"], color=colour, label="worst found, float64")
     middle = record.points[len(record.points) // 2]
-    start = middle.found["float64"] / 30
     ends = [middle.sharpness - 3, middle.sharpness + 1]
-    line = [start * math.exp(-RATE * (at - ends[0]) + RATE * 3) for at in ends]
+    line = [middle.found["float64"] / 30 * math.exp(RATE * (middle.sharpness - at)) for at in ends]
     left.semilogy(ends, line, color=GREY, linewidth=0.8)
-    left.annotate(
-        f"exp(-{RATE} lambda)", (ends[0], line[0]), (0, -10), textcoords="offset points", ha="right", color=GREY
-    )
-    left.set_xlabel("sharpness lambda (scale of the scores)")
-    left.set_ylabel("|q_hat - q|, summed over answers")
+    between = (sum(ends) / 2, math.sqrt(line[0] * line[1]))
+    rate, fit = rf"theorem: $e^{{-{RATE}\lambda}}$", rf"fit: $e^{{-{fitted_rate(record):.2f}\lambda}}$"
+    left.annotate(f"{rate}\n{fit}", between, (-6, -4), textcoords="offset points", ha="right", va="top", color=GREY)
+    left.set_xlabel(LAMBDA)
+    left.set_ylabel(f"error {ERROR}")
     left.legend(loc="upper right")
     panel(left, "a", "real arithmetic")
     for form in ("float32", "float16", "bfloat16"):
@@ -115,7 +115,7 @@ def draw(record: SharpnessRecord) -> "Figure":
         right.semilogy(places, bounds, "--", color=colour, label=f"certified, {form}")
         worst = [point.found[form] or math.nan for point in record.points]
         right.semilogy(places, worst, FORMAT_MARKERS[form], color=colour, label=f"worst found, {form}")
-    right.set_xlabel("sharpness lambda (scale of the scores)")
+    right.set_xlabel(LAMBDA)
     right.tick_params(labelleft=False)
     right.legend(loc="lower left")
     panel(right, "b", "as executed")

@@ -12,7 +12,7 @@ from construct.prompts import Example, Prompt
 from construct.tasks import TableTask, TaskSet
 from paper_figures.inputs import Inputs
 from paper_figures.records import Record
-from paper_figures.style import BLACK, GREY, PAGE, new_figure, panel, plain, task_colour
+from paper_figures.style import BLACK, ERROR, GREY, PAGE, new_figure, panel, plain, task_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +126,7 @@ def _spread(row: tuple[int, ...], reads: tuple[int, ...], inputs: int) -> tuple[
 
 def draw(record: SimplexRecord) -> "Figure":
     """Target and output over the simplex; beside it the error of each mixture in each format."""
-    figure = new_figure(PAGE, 2.6)
+    figure = new_figure(PAGE, 2.75)
     grid: Any = figure.subplots(1, 3, width_ratios=(1, 1, 1))
     both, *errors = grid
     _triangle(both, record)
@@ -136,16 +136,22 @@ def draw(record: SimplexRecord) -> "Figure":
         x, y = _place([share / sum(mixture.output["bfloat16"]) for share in mixture.output["bfloat16"]])
         blend = _blend(mixture.target)
         both.plot(x, y, "o", color=blend, markersize=3)
-    panel(both, "a", "target (rings), output (dots)")
+    ring = both.plot([], [], "o", markerfacecolor="none", color=GREY, markersize=5.2, markeredgewidth=0.6)
+    dot = both.plot([], [], "o", color=GREY, markersize=3)
+    labels = ("exact target q", "output in bfloat16, coloured by q")
+    key = both.legend([*ring, *dot], labels, loc="upper center", bbox_to_anchor=(0.5, -0.02))
+    key.set_in_layout(False)  # it stands beside the colour bars
+    panel(both, "a", "every mixture")
     for axes, form, letter in zip(errors, FORMATS, "bc", strict=True):
         _triangle(axes, record)
         places = [_place(mixture.target) for mixture in record.mixtures]
         values = [mixture.error[form] for mixture in record.mixtures]
-        points = axes.scatter([x for x, _ in places], [y for _, y in places], c=values, s=22, cmap="cividis", vmin=0)
-        bar = figure.colorbar(points, ax=axes, orientation="horizontal", shrink=0.85, pad=0.14)
-        bar.set_label("|q_hat - q|, summed over answers")
+        power = math.floor(math.log10(max(values))) if max(values) > 0 else 0
+        scaled = [value / 10.0**power for value in values]
+        points = axes.scatter([x for x, _ in places], [y for _, y in places], c=scaled, s=22, cmap="cividis", vmin=0)
+        bar = figure.colorbar(points, ax=axes, orientation="horizontal", shrink=0.85, pad=0.04, aspect=25)
+        bar.set_label(rf"error {ERROR}, in units of $10^{{{power}}}$")
         bar.outline.set_linewidth(0.4)
-        bar.ax.ticklabel_format(style="sci", scilimits=(0, 0))
         bound = record.bounds[form]
         panel(axes, letter, f"{form}: " + ("no claim" if bound is None else f"certified {bound:.1e}"))
     return figure
@@ -168,6 +174,8 @@ def _triangle(axes: "Axes", record: SimplexRecord) -> None:
             annotation_clip=False,
         )
     axes.set_aspect("equal")
+    axes.set_xlim(-0.08, 1.08)
+    axes.set_ylim(-0.16, 1.02)
     axes.set_axis_off()
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 COLUMN, PAGE = 3.25, 6.75
 """Inches: a column and the text of a page in the two-column format of ICML."""
 
+ERROR = r"$\|\hat{q} - q\|_1$"
+"""The error: the sum over the answers of the distance of output and target."""
+
 BLACK, GREY, LIGHT = "#000000", "#767676", "#D9D9D9"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -80,6 +83,14 @@ def new_figure(width: float, height: float) -> "Figure":
 def task_colour(index: int) -> str:
     """The colour of a task, the same in every figure; colours repeat after seven, with other markers."""
     return PALETTE[index % len(PALETTE)]
+
+
+def tint(colour: str, strength: float = 0.45) -> tuple[float, float, float]:
+    """A colour mixed with white, for areas: opaque, so that nothing shines through."""
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = (1 - strength * (1 - part) for part in to_rgb(colour))
+    return red, green, blue
 
 
 def task_marker(index: int) -> str:

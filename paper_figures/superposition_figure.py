@@ -9,7 +9,18 @@ from construct.prediction import Predictor
 from construct.prompts import format_prompt
 from paper_figures.inputs import Inputs
 from paper_figures.records import Record
-from paper_figures.style import BLACK, FORMAT_COLOURS, FORMAT_MARKERS, GREY, PAGE, new_figure, panel, plain, task_colour
+from paper_figures.style import (
+    BLACK,
+    FORMAT_COLOURS,
+    FORMAT_MARKERS,
+    GREY,
+    PAGE,
+    new_figure,
+    panel,
+    plain,
+    task_colour,
+    tint,
+)
 from verify.certify import log10_prompts
 
 if TYPE_CHECKING:
@@ -108,36 +119,43 @@ def collect(inputs: Inputs) -> SuperpositionRecord:
 def draw(record: SuperpositionRecord) -> "Figure":
     """Bars of the target with the output's points; beside them the errors, with the certified bounds."""
     rows = record.answers[:SHOWN]
-    figure = new_figure(PAGE, 0.95 + 0.24 * len(rows))
+    figure = new_figure(PAGE, 1.05 + 0.26 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
     places = range(len(rows))
     for place, row in zip(places, rows, strict=True):
         colour = task_colour(row.tasks[0]) if row.tasks else GREY
-        left.barh(place, row.share, height=0.62, color=colour, alpha=0.45, edgecolor=colour, linewidth=0.6)
+        left.barh(place, row.share, height=0.62, color=tint(colour), edgecolor=colour, linewidth=0.6)
         label = f"{row.target}  {' + '.join(record.tasks[index] for index in row.tasks)}"
         left.annotate(plain(label), (row.share, place), (5, 0), textcoords="offset points", va="center", fontsize=6.5)
-    left.plot([row.output["float32"] for row in rows], places, "o", color=BLACK, label="output, float32", zorder=3)
+    left.plot([row.output["float32"] for row in rows], places, "D", color=BLACK, label="output, float32", zorder=3)
     left.set_yticks(list(places), [plain(row.token) for row in rows])
     left.invert_yaxis()
     left.set_xlim(0, max(row.share for row in rows) * 1.45)
-    left.set_xlabel("weight q of the answer (bars: exact target)")
+    left.set_xlabel("weight of the answer (bars: exact target q)")
     left.set_ylabel(plain(f"answer to {record.query}"))
-    left.legend(loc="lower right")
     panel(left, "a", f"target and output, {record.examples} examples")
-    for form in FORMATS:
+    claims = (("float64", "real", "real arithmetic", -0.15), ("float32", "float32", "float32", 0.15))
+    for form, claim, words, shift in claims:
         errors = [max(abs(row.output[form] - row.share), FLOOR) for row in rows]
-        right.plot(errors, places, FORMAT_MARKERS[form], color=FORMAT_COLOURS[form], label=f"error, {form}")
-    names = {"real": ("float64", "certified, real arithmetic"), "float32": ("float32", "certified, float32")}
-    for name, (form, label) in names.items():
-        bound = record.bounds[name]
+        at = [place + shift for place in places]
+        colour = FORMAT_COLOURS[form]
+        right.plot(errors, at, FORMAT_MARKERS[form], color=colour, label=f"error here, {form}", zorder=3)
+        bound = record.bounds.get(claim)
         if bound is not None:
-            right.axvline(bound, color=FORMAT_COLOURS[form], linestyle="--", linewidth=0.9, label=label)
+            intervals = right.barh(at, [bound - FLOOR] * len(at), left=FLOOR, height=0.24, color=tint(colour, 0.25))
+            intervals.set_label(f"certified interval, {words}")
     right.set_xscale("log")
     right.set_xlim(left=FLOOR)
     right.tick_params(labelleft=False)
     right.set_xlabel("distance of output and target at the answer")
-    right.legend(loc="center left")
-    panel(right, "b", "error here, bound for every prompt")
+    panel(right, "b", "error here, and certified for every prompt")
+    handles, labels = (
+        left_part + right_part
+        for left_part, right_part in zip(
+            left.get_legend_handles_labels(), right.get_legend_handles_labels(), strict=True
+        )
+    )
+    figure.legend(handles, labels, loc="outside lower center", ncols=5, columnspacing=1.0, handletextpad=0.4)
     return figure
 
 
@@ -152,7 +170,7 @@ def caption(record: SuperpositionRecord) -> str:
         f"construction (points, float32) for the query {record.query!r} after {record.examples} examples of the suite "
         f"{record.suite}. (b) Measured: the error at each answer on this prompt, n = 1. Proved: the sum of the errors "
         f"over all answers, |q_hat - q|_1, is {proved} and {executed}, for each of the about "
-        f"10^{record.log10_prompts:g} prompts of at most {record.largest_examples} examples (dashed lines; the float64 "
-        f"points round, which the bound in real arithmetic leaves out)."
+        f"10^{record.log10_prompts:g} prompts of at most {record.largest_examples} examples: the certified intervals "
+        f"begin at 0, left of the scale (the float64 points round, which the bound in real arithmetic leaves out)."
         + (f" {missing} smaller answers are not drawn." if missing > 0 else "")
     )
