@@ -261,7 +261,8 @@ def caption(record: PrecisionRecord) -> str:
         f"others stay at {base} (dotted, and the last row: K = 1). Above, proved: the bound on |q_hat - q|_1 for "
         "every prompt as executed in the format, filled where it is at most eps, open where it is not. Crosses, "
         f"measured: the worst of {runs} (0 is not drawn). Below: the sizes asked about that are certified (filled) and "
-        "that are not (hatched); not certified does not mean wrong. A bar without a hatched part ends where the next proof would have taken more "
+        "that are not (hatched); not certified does not mean wrong. A bar without a hatched part ends where the next "
+        "proof would have taken more "
         f"than a minute (the longest took {record.longest_proof:.0f} s). Edges: {'; '.join(ends)}. The records: "
         f"`{COMMAND}`."
     )
