@@ -108,7 +108,7 @@ def _plan(group: str, label: str, setup: Setup = MAIN_SETUP, **changes: Any) -> 
 
 def plans() -> tuple[Plan, ...]:
     """Every run."""
-    deeper = {"layers": 3, "heads": 4, "width": 48, "mlp_width": 96, "rate": 3e-3, "steps": 1500}
+    deeper: dict[str, Any] = {"layers": 3, "heads": 4, "width": 48, "mlp_width": 96, "rate": 3e-3, "steps": 1500}
     plus = Setup("plus", tasks=8, alphabet_size=32, inputs=1, examples=16)
     return (
         *(_plan("main", "preset cpu", seed=seed) for seed in range(3)),
