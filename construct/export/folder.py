@@ -80,9 +80,10 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def finish(content: Path, weights: str, make_record: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:
-    """Write export.json, with the hash of the weights, and return it."""
-    found = make_record({"sha256": {weights: file_hash(content / weights)}})
+def finish(content: Path, make_record: Callable[[Mapping[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """Write export.json into a folder that is full but for it, with the hashes of its files, and return it."""
+    hashes = {path.name: file_hash(path) for path in sorted(content.iterdir())}
+    found = make_record({"sha256": hashes})
     write_json(content / RECORD, found)
     return found
 
@@ -104,17 +105,15 @@ def write_huggingface(model: StockModel, source: Source, directory: Path) -> dic
         write_json(content / "config.json", model.config)
         write_json(content / "generation_config.json", generation_config(model))
         tokenizer.save_pretrained(content)
-        found = finish(
+        (content / CARD).write_text(model_card(model, source, special_tokens(task_set)), encoding="utf-8")
+        return finish(
             content,
-            WEIGHTS,
             lambda hashes: record(
                 source,
                 HUGGINGFACE,
                 {"normalization": model.normalization, "sizes": dict(sizes(model.shape)), **hashes},
             ),
         )
-        (content / CARD).write_text(model_card(model, source, special_tokens(task_set)), encoding="utf-8")
-    return found
 
 
 def generation_config(model: StockModel) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def write_onnx(model: Readout, source: Source, directory: Path, *, dtype: str = 
     with new_folder(directory) as content:
         _export(made, content / GRAPH)
         _check(made, model, content / GRAPH)
-        return write_plain(content, model, source, kind=ONNX, weights=GRAPH, use=USE)
+        return write_plain(content, model, source, kind=ONNX, use=USE)
 
 
 def _export(model: Transformer, path: Path) -> None:

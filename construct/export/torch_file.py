@@ -87,7 +87,7 @@ def vocabulary(model: Readout) -> dict[str, Any]:
     }
 
 
-def write_plain(content: Path, model: Readout, source: Source, *, kind: str, weights: str, use: str) -> dict[str, Any]:
+def write_plain(content: Path, model: Readout, source: Source, *, kind: str, use: str) -> dict[str, Any]:
     """Write what plain exports share into a folder that is being made: vocabulary.json, README.md, export.json.
 
     Args:
@@ -95,7 +95,6 @@ def write_plain(content: Path, model: Readout, source: Source, *, kind: str, wei
         model: what is exported.
         source: where it comes from.
         kind: of the export.
-        weights: the file that holds the weights.
         use: what the card says of how to use it.
 
     Returns:
@@ -114,7 +113,7 @@ def write_plain(content: Path, model: Readout, source: Source, *, kind: str, wei
     )
     write_json(content / VOCABULARY, vocabulary(model))
     (content / CARD).write_text(card, encoding="utf-8")
-    return finish(content, weights, lambda hashes: record(source, kind, {"sizes": plain_sizes(model), **hashes}))
+    return finish(content, lambda hashes: record(source, kind, {"sizes": plain_sizes(model), **hashes}))
 
 
 def plain_sizes(model: Readout) -> dict[str, Any]:
@@ -146,4 +145,4 @@ def write_torch(model: Readout, source: Source, directory: Path) -> dict[str, An
     with new_folder(directory) as content:
         (content / PROGRAM).write_text(program, encoding="utf-8")
         save_tensors(tensors, content / WEIGHTS)
-        return write_plain(content, model, source, kind=TORCH, weights=WEIGHTS, use=USE)
+        return write_plain(content, model, source, kind=TORCH, use=USE)

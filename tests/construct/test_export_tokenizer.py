@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from construct.errors import PromptError, TaskError
@@ -55,10 +56,13 @@ def _beginnings(task_set: TaskSet, prompt: Prompt) -> list[str]:
 
 def _reads_and_writes(task_set: TaskSet, prompt: Prompt) -> None:
     """Assert that the tokenizer reads the prompt's text and all its beginnings, and writes them again."""
-    tokenizer, ids = word_level_tokenizer(task_set), _ids(task_set, prompt)
-    assert _encode(tokenizer, format_prompt(prompt, task_set)) == ids
+    tokenizer, ids, whole = word_level_tokenizer(task_set), _ids(task_set, prompt), format_prompt(prompt, task_set)
+    assert _encode(tokenizer, whole) == ids
+    saved = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    assert saved.encode(whole).ids == ids
+    assert saved.decode(ids) == whole
     texts = _beginnings(task_set, prompt)
-    assert texts[-1] == format_prompt(prompt, task_set)
+    assert texts[-1] == whole
     for length, text in enumerate(texts, start=2):
         assert _encode(tokenizer, text) == ids[:length]
         assert tokenizer.decode(ids[:length], skip_special_tokens=True) == text
