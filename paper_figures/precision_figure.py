@@ -25,7 +25,7 @@ BASE: dict[Axis, int] = {"m": 15, "n": 3, "V": 7, "K": 2}
 """The sizes of the benchmark that do not grow."""
 
 SPREAD = 1.12
-"""A bar reaches so far beyond its sizes, so that one size alone is seen."""
+"""A bar reaches so far beyond its outer sizes, so that one size alone is seen."""
 
 TASKS = BASE["K"]
 FIELDS: dict[Axis, str] = {"m": "examples", "n": "inputs", "V": "alphabet_size", "K": "tasks"}
@@ -220,17 +220,18 @@ def _regions(axes: "Axes", record: PrecisionRecord, axis: str) -> None:
         bad = [size for size, bound in points if bound > record.eps]
         if good:
             axes.plot(
-                [min(good) / SPREAD, max(good) * SPREAD],
+                [min(good) / SPREAD, max(good) * (1 if bad else SPREAD)],
                 [place, place],
                 color=colour,
                 linewidth=5,
                 solid_capstyle="butt",
             )
         if bad:
+            first = min(bad) if good else min(bad) / SPREAD
             axes.barh(
                 place,
-                max(bad) * SPREAD - min(bad) / SPREAD,
-                left=min(bad) / SPREAD,
+                max(bad) * SPREAD - first,
+                left=first,
                 height=0.42,
                 color="white",
                 edgecolor=GREY,
@@ -262,7 +263,7 @@ def caption(record: PrecisionRecord) -> str:
         "every prompt as executed in the format, filled where it is at most eps, open where it is not. Crosses, "
         f"measured: the worst of {runs} (0 is not drawn). Below: the sizes asked about that are certified (filled) and "
         "that are not (hatched); not certified does not mean wrong. A bar without a hatched part ends where the next "
-        "proof would have taken more "
-        f"than a minute (the longest took {record.longest_proof:.0f} s). Edges: {'; '.join(ends)}. The records: "
+        f"proof would have taken more than a minute (the longest took {record.longest_proof:.0f} s). Edges: "
+        f"{'; '.join(ends)}. The records: "
         f"`{COMMAND}`."
     )

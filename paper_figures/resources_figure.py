@@ -204,7 +204,7 @@ def _cell(axes: "Axes", record: ResourcesRecord, quantity: str, grown: Axis) -> 
     allowed = [(at, budget(quantity, {**record.base, grown: at})) for at in first]
     values = [value for _, value in allowed if value is not None]
     if values:
-        label = "Theorem 1 of the paper, constants 1"
+        label = "budget of Theorem 1, its constant 1"
         axes.plot(first, values, "--", color=GREY, linewidth=0.9, zorder=3, label=label)
     for peer in record.peers.programs:
         value = getattr(peer, quantity)
