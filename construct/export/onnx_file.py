@@ -50,14 +50,13 @@ def check_packages() -> None:
             ) from error
 
 
-def write_onnx(model: Readout, source: Source, directory: Path, *, dtype: str = "float32") -> dict[str, Any]:
+def write_onnx(model: Readout, source: Source, directory: Path) -> dict[str, Any]:
     """Write model.onnx, vocabulary.json, README.md and export.json.
 
     Args:
         model: the readout.
         source: where it comes from.
         directory: the folder to make.
-        dtype: "float32" or "float64", in which the graph computes.
 
     Returns:
         What export.json holds.
@@ -68,11 +67,10 @@ def write_onnx(model: Readout, source: Source, directory: Path, *, dtype: str = 
         ArtifactError: the folder exists or cannot be written, or the graph does not compute what the model does.
     """
     check_packages()
-    made = Transformer({name: torch.from_numpy(tensor) for name, tensor in plain_tensors(model).items()})
-    made = made.to(getattr(torch, dtype)).eval()
+    made = Transformer({name: torch.from_numpy(tensor) for name, tensor in plain_tensors(model).items()}).eval()
     with new_folder(directory) as content:
         _export(made, content / GRAPH)
-        _check(made, model, content / GRAPH)
+        check_graph(made, model, content / GRAPH)
         return write_plain(content, model, source, kind=ONNX, use=USE)
 
 
@@ -107,7 +105,7 @@ def _silent(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check(model: Transformer, source: Readout, path: Path) -> None:
+def check_graph(model: Transformer, source: Readout, path: Path) -> None:
     """Raise ArtifactError unless onnxruntime gives the model's distributions on random prompts of several lengths.
 
     The entries of q are multiples of 1/m', so one that is wrong is off by 1/m at least; rounding is far below that.

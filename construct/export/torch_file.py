@@ -15,6 +15,8 @@ from construct.export.provenance import ONNX, TORCH, Source, claims, record
 from construct.export.readout import Readout
 from construct.export.tokenizer import special_tokens
 from construct.memory import refuse_beyond_memory
+from construct.prompts import Layout
+from construct.tasks import TaskSet
 from construct.theorems import unit_rows
 
 PROGRAM, VOCABULARY = "model.py", "vocabulary.json"
@@ -70,10 +72,8 @@ def _dense(tensor: Any) -> NDArray[np.floating]:
     return np.ascontiguousarray(tensor if isinstance(tensor, np.ndarray) else tensor.toarray(), dtype=np.float32)
 
 
-def vocabulary(model: Readout) -> dict[str, Any]:
+def vocabulary(task_set: TaskSet, layout: Layout) -> dict[str, Any]:
     """The content of vocabulary.json."""
-    construction = model.construction
-    task_set, layout = construction.task_set, construction.layout
     special = special_tokens(task_set)
     return {
         "tokens": [*task_set.alphabet, special.bos, special.eq, special.unknown, special.pad],
@@ -111,7 +111,7 @@ def write_plain(content: Path, model: Readout, source: Source, *, kind: str, use
         certified=certified_section(source.certified),
         claims="\n".join(f"- {claim.where}: {claim.says}" for claim in claims()),
     )
-    write_json(content / VOCABULARY, vocabulary(model))
+    write_json(content / VOCABULARY, vocabulary(construction.task_set, construction.layout))
     (content / CARD).write_text(card, encoding="utf-8")
     return finish(content, lambda hashes: record(source, kind, {"sizes": plain_sizes(model), **hashes}))
 

@@ -28,13 +28,12 @@ from construct.export import folder as folders
 from construct.export.card import NOT_CERTIFIED, example_prompt
 from construct.export.folder import new_folder, save_tensors, write_huggingface
 from construct.export.gpt2 import stock_model
-from construct.export.onnx_file import _check, difference, write_onnx
-from construct.export.plain_model import Transformer, encode
+from construct.export.plain_model import encode
 from construct.export.provenance import Certified, Source
 from construct.export.readout import NEGLIGIBLE, Readout, readout
-from construct.export.torch_file import plain_tensors, vocabulary, write_torch
+from construct.export.torch_file import vocabulary, write_torch
 from construct.oracle import answer, curve
-from construct.prompts import Prompt, format_prompt, parse_prompt
+from construct.prompts import Layout, Prompt, format_prompt, parse_prompt
 from construct.sampling import PromptSampler
 from construct.suites import build_suite
 from construct.tasks import TaskSet
@@ -388,7 +387,7 @@ def test_arrays_in_any_order_are_written_as_they_read(tmp_path: Path) -> None:
     assert (load_file(tmp_path / "file")["matrix"] == matrix).all()
 
 
-# One file of plain torch, and a graph of it.
+# One file of plain torch.
 
 
 @pytest.fixture(scope="module")
@@ -475,51 +474,12 @@ def test_too_long_a_prompt_is_an_error_in_the_file(plain: tuple[Readout, Path]) 
 @given(st.data())
 def test_the_file_reads_a_text_as_the_parser_does(data: st.DataObject) -> None:
     task_set = data.draw(formats())
-    model = _FakeReadout(task_set)
+    layout = Layout(len(task_set.alphabet), task_set.inputs, M)
     prompt = data.draw(prompts(task_set, M))
-    words = vocabulary(model)  # type: ignore[arg-type]
-    assert encode(format_prompt(prompt, task_set), words) == model.construction.layout.ids(prompt)
-
-
-class _FakeReadout:
-    """What the vocabulary needs of a readout, without building one for each format."""
-
-    def __init__(self, task_set: TaskSet) -> None:
-        self.construction = two_layer(replace(task_set, tasks=task_set.tasks[:1]), examples=M)
+    assert encode(format_prompt(prompt, task_set), vocabulary(task_set, layout)) == layout.ids(prompt)
 
 
 @pytest.mark.parametrize("text", ["abcx->a\nabcd->", "abc->a\nabcd->", "abcd->z\nabcd->", "abcd\nabcd->"])
 def test_an_unknown_token_is_an_error_in_the_file(plain: tuple[Readout, Path], text: str) -> None:
     with pytest.raises(ValueError, match="expected 4 of the 11 tokens"):
-        encode(text, vocabulary(plain[0]))
-
-
-def test_a_graph_computes_what_the_file_does_for_any_batch_and_length(
-    plain: tuple[Readout, Path], tmp_path: Path
-) -> None:
-    onnxruntime = pytest.importorskip("onnxruntime")
-    model, _ = plain
-    out = tmp_path / "out"
-    record = write_onnx(model, Source(model.construction, "0" * 64, BOUNDS), out, dtype="float64")
-    assert record["kind"] == "onnx"
-    assert {entry.name for entry in out.iterdir()} == {"model.onnx", "vocabulary.json", "README.md", "export.json"}
-    session = onnxruntime.InferenceSession(out / "model.onnx")
-    assert [(put.name, put.shape) for put in session.get_inputs()] == [("ids", ["batch", "length"])]
-    token = model.stream["token"].coordinates
-    for ids in _ids(model, 5):
-        logits, mixture = session.run(None, {"ids": np.array([ids, ids[::-1], ids])})
-        for row, order in enumerate((ids, ids[::-1], ids)):
-            expected = forward(model.weights, order)
-            assert np.abs(logits[row] - expected.output).max() <= 1e-12
-            assert np.abs(mixture[row] - expected.after_mlp[-1][:, token]).max() <= 1e-12
-    tensors = {name: torch.from_numpy(tensor) for name, tensor in plain_tensors(model).items()}
-    made = Transformer(tensors).double()
-    _check(made, model, out / "model.onnx")
-    assert difference(made, session, [model.construction.layout.ids(_first(model))]) <= 1e-12
-    made.layers[1].mlp["w_out"] *= 0.5  # the weights of the tasks' answers
-    with pytest.raises(ArtifactError, match=r"the graph's answers differ by \S+ from the model's"):
-        _check(made, model, out / "model.onnx")
-
-
-def _first(model: Readout) -> Prompt:
-    return PromptSampler(model.construction.task_set).prompt(M, np.random.default_rng(0))
+        encode(text, vocabulary(plain[0].construction.task_set, plain[0].construction.layout))

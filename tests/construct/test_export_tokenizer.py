@@ -106,7 +106,7 @@ def test_every_task_set_is_read_as_by_the_parser_and_written_again(data: st.Data
     _reads_and_writes(task_set, data.draw(prompts(task_set, MOST)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.text("-=>b a", min_size=1, max_size=4), st.text("-=>b ", max_size=4), st.data())
 def test_every_format_of_few_characters_is_read_and_written_again(
     arrow: str, separator: str, data: st.DataObject
@@ -120,7 +120,7 @@ def test_every_format_of_few_characters_is_read_and_written_again(
     _reads_and_writes(task_set, data.draw(prompts(task_set, 3)))
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_any_text_that_the_parser_takes_is_read_as_by_the_parser_and_any_unknown_token_is_unk(
     data: st.DataObject,

@@ -13,15 +13,20 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from construct import memory
 from construct.artifact import CERTIFICATE, load, save
+from construct.errors import ArtifactError
 from construct.export.card import NOT_CERTIFIED
+from construct.export.onnx_file import check_graph
+from construct.export.plain_model import Transformer
 from construct.export.provenance import at_most
+from construct.export.readout import readout
+from construct.export.torch_file import plain_tensors
 from construct.prompts import Layout
 from construct.sparse import Sparse
 from construct.suites import build_suite
 from construct.superpose import superpose
 from construct.superpose_tables import table_component
 from construct.theorems import Construction, two_layer
-from construct.transformer import LayerWeights
+from construct.transformer import LayerWeights, forward
 from tests.construct.conftest import Command
 from verify.certify import judge_folder
 
@@ -86,17 +91,53 @@ def test_plain_torch_is_exported_as_a_file(construct: Command, plus: Path, tmp_p
     ran.refused("--normalization large-eps is for --format huggingface", "leave it out")
 
 
-def test_onnx_is_exported_as_a_graph_in_float32(construct: Command, plus: Path, tmp_path: Path) -> None:
+def _doubled(path: Path) -> bytes:
+    """The graph of a file with every float32 tensor and output as float64; there is no cast in it."""
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(path)
+    assert "Cast" not in {node.op_type for node in graph.graph.node}
+    for tensor in graph.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(float), tensor.name))
+    for output in graph.graph.output:
+        output.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+    del graph.graph.value_info[:]
+    return bytes(graph.SerializeToString())
+
+
+def test_onnx_is_exported_as_a_graph_that_computes_the_same_for_any_batch_and_length(
+    construct: Command, plus: Path, tmp_path: Path
+) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     ran = construct("export", plus, "--format", "onnx", "--out", tmp_path / "out")
     assert (ran.status, ran.err) == (0, "")
-    session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx")
+    files = {entry.name for entry in (tmp_path / "out").iterdir()}
+    assert files == {"README.md", "export.json", "model.onnx", "vocabulary.json"}
+    path = tmp_path / "out" / "model.onnx"
+    session = onnxruntime.InferenceSession(path)
+    assert [(put.name, put.shape) for put in session.get_inputs()] == [("ids", ["batch", "length"])]
     words = json.loads((tmp_path / "out" / "vocabulary.json").read_text())
     bos, eq = words["bos"], words["eq"]
     logits, mixture = session.run(None, {"ids": [[bos, 1, eq, 2, 2, eq, 4, 3, eq]]})
     assert logits.dtype == np.float32
     assert mixture[0, -1, [4, 5]].tolist() == pytest.approx([0.5, 0.5], abs=1e-5)
-    assert logits[0, -1].argsort()[-2:].tolist() in ([4, 5], [5, 4])
+
+    model, exact = readout(load(plus)), onnxruntime.InferenceSession(_doubled(path))
+    generator, token = np.random.default_rng(0), model.stream["token"].coordinates
+    for batch, length in ((1, 1), (3, 7), (2, model.construction.layout.positions)):
+        ids = generator.integers(model.vocabulary_size, size=(batch, length))
+        logits, mixture = exact.run(None, {"ids": ids})
+        for row, order in enumerate(ids.tolist()):
+            expected = forward(model.weights, order)
+            assert np.abs(logits[row] - expected.output).max() <= 1e-12
+            assert np.abs(mixture[row] - expected.after_mlp[-1][:, token]).max() <= 1e-12
+
+    made = Transformer({name: torch.from_numpy(tensor) for name, tensor in plain_tensors(model).items()})
+    check_graph(made, model, path)
+    with torch.no_grad():
+        made.layers[1].mlp["w_out"] *= 0.5  # the weights of the tasks' answers
+    with pytest.raises(ArtifactError, match=r"the graph's answers differ by \S+ from the model's"):
+        check_graph(made, model, path)
 
 
 # Uncertified.
