@@ -80,6 +80,40 @@ def test_the_forms_of_normalization_differ_in_the_configuration(construct: Comma
     assert epsilons == [1e-5, 2.0**60]
 
 
+def test_tasks_of_ones_own_are_exported_in_their_own_format(construct: Command, tmp_path: Path) -> None:
+    (tmp_path / "tasks.json").write_text(
+        json.dumps(
+            {
+                "name": "own",
+                "alphabet": ["New York", "New", "<b>", "|"],
+                "inputs": 2,
+                "format": {"separator": " + ", "arrow": " => "},
+                "tasks": [
+                    {"name": "first", "reads": [0], "rows": [["New York", "New"], ["<b>", "|"]]},
+                    {"name": "both", "reads": [1, 0], "rows": [["New", "New York", "|"], ["|", "<b>", "<b>"]]},
+                ],
+            }
+        )
+    )
+    ran = construct("build", "--task-file", tmp_path / "tasks.json", "--examples", 3, "--out", tmp_path / "own")
+    assert ran.status == 0, ran
+    ran = construct("export", tmp_path / "own", "--out", tmp_path / "out")
+    assert ran.status == 0, ran
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    # The first example follows the task "first" alone, the second "both" alone.
+    text = "<b> + New => |\nNew York + New => |\n<b> + | =>"
+    with torch.inference_mode():
+        found = model(**tokenizer(text, return_tensors="pt")).logits[0, -1].softmax(-1)
+    assert {tokenizer.decode(token): round(found[token].item(), 5) for token in found.argsort()[-2:]} == {
+        "|": 0.5, "<b>": 0.5,
+    }  # fmt: skip
+    assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "`⟨unk⟩`" in card
+    assert "<unk>" not in card
+
+
 def test_plain_torch_is_exported_as_a_file(construct: Command, plus: Path, tmp_path: Path) -> None:
     ran = construct("export", plus, "--format", "torch", "--out", tmp_path / "out")
     assert ran.status == 0, ran
