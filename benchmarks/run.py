@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from benchmarks import accuracy, exporting, growth, precision, proving, reach, scoring, sparse_tables, startup
+from benchmarks import accuracy, exporting, growth, precision, proving, reach, scoring, sparse_tables, startup, training
 from benchmarks.measure import ROOT, THREADS, StepError
 from benchmarks.report import Report
 
@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, Callable[..., Report]] = {
     "proving": proving.run,
     "precision": precision.run,
     "scoring": scoring.run,
+    "training": training.run,
     "exporting": exporting.run,
 }
 RESULTS = ROOT / "benchmarks" / "results.json"

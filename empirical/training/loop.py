@@ -93,7 +93,7 @@ def train(
     """
     settings.layout(task_set)
     wanted = checkpoint.identity(task_set, settings)
-    with _accelerator(settings) as accelerator:
+    with accelerated(settings) as accelerator:
         settings.share(accelerator.num_processes)
         if accelerator.is_main_process:
             checkpoint.prepare_folder(directory, wanted)
@@ -103,13 +103,13 @@ def train(
             return found.progress
         if settings.threads:
             torch.set_num_threads(settings.threads)
-        run = _Run(task_set, settings, directory, wanted, accelerator, found)
+        run = Trainer(task_set, settings, directory, wanted, accelerator, found)
         accelerator.wait_for_everyone()  # all have read before the first writes
         return run.go(save_every, tell)
 
 
 @contextmanager
-def _accelerator(settings: Settings) -> Iterator[Any]:
+def accelerated(settings: Settings) -> Iterator[Any]:
     """accelerate's view of the processes and devices; its settings, which are the process's, are taken back after."""
     accelerate = library("accelerate")
     try:
@@ -134,8 +134,17 @@ def _accelerator(settings: Settings) -> Iterator[Any]:
         accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
 
 
-class _Run:
-    """One process's part of a run."""
+class Trainer:
+    """One process's part of a run.
+
+    Args:
+        task_set: the tasks.
+        settings: what decides the weights.
+        directory: the run's folder.
+        wanted: the run's identity.
+        accelerator: of `accelerated`.
+        found: the checkpoint to go on from; None: from the beginning.
+    """
 
     def __init__(
         self,
@@ -202,7 +211,7 @@ class _Run:
         with _signals(alone=self.accelerator.num_processes == 1) as caught:
             ended = self.state.finished
             while not ended:
-                self._step()
+                self.step()
                 if not self.state.steps and self.state.step >= TIMED:
                     self._settle()
                     saved = -math.inf
@@ -221,7 +230,8 @@ class _Run:
         self._started = now - self.state.seconds
         self._timed, self._paused, self._row_step, self._row_at = now, 0.0, self.state.step, now
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """Draw a batch and take one step of the optimiser."""
         settings, state = self.settings, self.state
         whole = self.sampler.draw(settings.batch, self.generator)
         mine = whole[self.accelerator.process_index :: self.accelerator.num_processes]

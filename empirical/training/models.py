@@ -50,8 +50,8 @@ def make_model(settings: Settings, layout: Layout) -> Any:
             n_layer=settings.layers,
             n_head=settings.heads,
             n_inner=inner,
-            # gelu_new by torch's own kernel: the same function, several times faster.
-            activation_function="gelu_pytorch_tanh",
+            # GPT-2's own gelu_new approximates this within 5e-4, and takes three times as long or more backwards.
+            activation_function="gelu",
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,

@@ -85,6 +85,8 @@ class Settings:
             raise InputError(f"architecture is {self.architecture!r}: expected {' or '.join(ARCHITECTURES)}")
         if self.precision not in PRECISIONS:
             raise InputError(f"precision is {self.precision!r}: expected one of {', '.join(PRECISIONS)}")
+        if self.precision == "fp16" and self.device == "cpu":
+            raise InputError("precision is 'fp16' on cpu, which has no scale of the loss: use bf16 or no")
         for name in ("layers", "heads", "width", "examples", "batch", "accumulate", "validation_prompts"):
             self._at_least(name, 1)
         for name in ("mlp_width", "context", "steps", "warmup", "seed", "validate_every", "threads"):

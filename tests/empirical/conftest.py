@@ -1,6 +1,7 @@
 """What the tests of `empirical` share: the command in this process, small models, a construction's folder."""
 
 import io
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,6 +64,18 @@ def construct(_logging: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
         return Ran(status, out, err)
 
     return run
+
+
+def launched(processes: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `construct` by so many processes on the CPU.
+
+    With --cpu accelerate launch starts one process, whatever number it is told; --multi_gpu starts them all, and where
+    there is no GPU they use the CPU.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    command += ["-m", "construct.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from empirical.measures import distance_to_oracle, mean
 from empirical.records import load_results
 from empirical.settings import Question
 from empirical.superposition_index import oracle_index, superposition_index
-from tests.empirical.conftest import Command
+from tests.empirical.conftest import Command, launched
 
 NEEDED = find_spec("transformers") is not None and find_spec("accelerate") is not None
 transformers_needed = pytest.mark.skipif(not NEEDED, reason="transformers and accelerate are not installed")
@@ -133,18 +133,7 @@ def test_two_processes_write_the_file_that_one_writes(
 ) -> None:
     arguments = ["evaluate", str(tiny("gpt2")), *LETTERS, *map(str, SMALL), "--no-completions", "--out"]
     assert construct(*arguments, tmp_path / "one").status == 0
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "construct.cli"]
-    done = subprocess.run([*launch, *arguments, str(tmp_path / "two")], capture_output=True, text=True, check=False)
+    done = launched(2, *arguments, str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Superposed or committed?") == 1
     one, two = ((tmp_path / name / "results.jsonl").read_bytes() for name in ("one", "two"))
