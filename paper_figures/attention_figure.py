@@ -133,47 +133,65 @@ def _blocks(
 def draw(record: AttentionRecord) -> "Figure":
     """A row a head: its pattern, the subspaces it compares, the subspaces it copies from and to."""
     rows = len(record.heads)
+    compared, copied = (
+        [joined(np.array(getattr(head, name))) for head in record.heads] for name in ("query_key", "value_output")
+    )
+    deep = max(len(across) for across, _ in [*compared, *copied])
+    wide = [max(2, *(len(down) for _, down in parts)) for parts in (compared, copied)]
     longest = max(map(len, record.positions))
     figure = new_figure(PAGE, rows * (0.75 + 0.03 * longest + 0.1 * len(record.positions)))
-    grid: Any = figure.subplots(rows, 3, width_ratios=(1.35, 1, 1), squeeze=False)
-    for row, head in enumerate(record.heads):
-        pattern, query_key, value_output = grid[row]
+    share = 2.6 / max(5, sum(wide))
+    grid: Any = figure.subplots(rows, 3, width_ratios=(2.6, *(share * each for each in wide)), squeeze=False)
+    letters = iter("abcdefghijklmnopqrstuvwxyz" * rows)
+    for head, (pattern, query_key, value_output) in zip(record.heads, grid, strict=True):
         image = pattern.imshow(np.array(head.pattern), cmap="Greys", vmin=0, vmax=1, aspect="auto")
-        _ticks(pattern, record.positions)
+        _ticks(pattern, record.positions, record.positions)
+        pattern.spines[:].set_visible(True)
         pattern.set_xlabel("key position")
         pattern.set_ylabel("query position")
-        panel(pattern, "abcdefghijklmnopqrstuvwx"[3 * row], plain(f"{head.name}: attention"))
+        panel(pattern, next(letters), plain(head.name))
         bar = figure.colorbar(image, ax=pattern, shrink=0.7, pad=0.02)
-        bar.set_label("probability")
+        bar.set_label("attention probability")
         bar.outline.set_linewidth(0.4)
-        for axes, matrix, title, x, y in (
-            (query_key, head.query_key, "$W_Q W_K^T$, compared", "of the key", "of the query"),
-            (value_output, head.value_output, "$W_V W_O$, copied", "written", "read"),
+        for axes, matrix, title, across, down in (
+            (query_key, head.query_key, "$W_Q W_K^T$", "of the key", "of the query"),
+            (value_output, head.value_output, "$W_V W_O$", "written", "read"),
         ):
-            number = "abcdefghijklmnopqrstuvwx"[3 * row + (1 if axes is query_key else 2)]
             _matrix(axes, np.array(matrix), record.subspaces)
-            axes.set_xlabel(f"subspace {x}")
-            axes.set_ylabel(f"subspace {y}")
-            panel(axes, number, title)
+            axes.set_xlim(-0.5, wide[0 if axes is query_key else 1] - 0.5)
+            axes.set_ylim(deep - 0.5, -0.5)
+            axes.set_xlabel(f"subspace {across}")
+            axes.set_ylabel(f"subspace {down}", loc="top")
+            panel(axes, next(letters), title)
     return figure
 
 
-def _ticks(axes: "Axes", labels: list[str]) -> None:
-    axes.set_xticks(range(len(labels)), [plain(label) for label in labels], rotation=90, fontsize=5.5)
-    axes.set_yticks(range(len(labels)), [plain(label) for label in labels], fontsize=5.5)
+def _ticks(axes: "Axes", across: list[str], down: list[str]) -> None:
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
+    axes.set_xticks(range(len(across)), [plain(label) for label in across], rotation=90, fontsize=5.5)
+    axes.set_yticks(range(len(down)), [plain(label) for label in down], fontsize=5.5)
     axes.tick_params(length=1.5)
 
 
+def joined(matrix: "NDArray[np.float64]") -> tuple[list[int], list[int]]:
+    """The rows and the columns that hold an entry other than 0; all where there is none."""
+    rows, columns = np.nonzero(matrix)
+    if not len(rows):
+        return list(range(matrix.shape[0])), list(range(matrix.shape[1]))
+    return sorted({int(row) for row in rows}), sorted({int(column) for column in columns})
+
+
 def _matrix(axes: "Axes", matrix: "NDArray[np.float64]", names: list[str]) -> None:
-    """Filled cells where there are entries, with the largest of them."""
-    axes.imshow(np.sign(matrix), cmap="RdBu", vmin=-2.5, vmax=2.5, aspect="auto")
-    for row, column in zip(*np.nonzero(matrix), strict=True):
-        axes.annotate(f"{matrix[row, column]:.3g}", (column, row), ha="center", va="center", fontsize=5)
-    _ticks(axes, names)
-    axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color=GREY, linewidth=0.2)
-    axes.tick_params(which="minor", length=0)
+    """The subspaces that the matrix joins, with the entries, coloured by their sign."""
+    rows, columns = joined(matrix)
+    part = matrix[np.ix_(rows, columns)]
+    edges = (np.arange(len(columns) + 1) - 0.5, np.arange(len(rows) + 1) - 0.5)
+    axes.pcolormesh(*edges, np.sign(part), cmap="RdBu", vmin=-2.5, vmax=2.5, edgecolors=GREY, linewidth=0.3)
+    axes.spines[:].set_visible(False)
+    for row, column in zip(*np.nonzero(part), strict=True):
+        axes.annotate(f"{part[row, column]:.3g}", (column, row), ha="center", va="center")
+    _ticks(axes, [names[column] for column in columns], [names[row] for row in rows])
 
 
 def caption(record: AttentionRecord) -> str:
@@ -184,6 +202,6 @@ def caption(record: AttentionRecord) -> str:
         f"{record.sharpness:g}). Left: attention probabilities on the first examples of a prompt (at most {EXAMPLES}) "
         "and its query, measured in float64; positions are labelled by role and token. Middle: the query-key matrix "
         "Wq Wk', right: the value-output matrix Wv Wo, by the named subspaces that they join; a number is the "
-        "entry of a block that is largest in absolute value (blue above 0, red below), an empty cell holds zeros "
-        f"only.{rest}"
+        "entry of a block that is largest in absolute value (blue above 0, red below); empty cells, and the "
+        f"subspaces that are not named, hold zeros only.{rest}"
     )

@@ -73,13 +73,13 @@ def collect(inputs: Inputs) -> LearningCurveRecord:
     tokens = list(dict.fromkeys(token for token in given if token is not None))
     prompts = [Prompt(prompt.examples[:seen], prompt.query) for seen in range(len(prompt.examples) + 1)]
     predictions = Predictor(construction).predict(prompts)
-    text = task_set.alphabet.__getitem__
+    text, separator = task_set.alphabet.__getitem__, task_set.format.separator
     steps = []
     for part, prediction in zip(prompts, predictions, strict=True):
         exact, last = answer(task_set, part), part.examples[-1] if part.examples else None
         steps.append(
             Step(
-                example="" if last is None else f"{' '.join(map(text, last.inputs))}->{text(last.answer)}",
+                example="" if last is None else f"{separator.join(map(text, last.inputs))}->{text(last.answer)}",
                 explained_by=[]
                 if last is None
                 else [i for i, task in enumerate(task_set.tasks) if task.answer(last.inputs) == last.answer],
@@ -94,7 +94,7 @@ def collect(inputs: Inputs) -> LearningCurveRecord:
         )
     return LearningCurveRecord(
         suite=task_set.name,
-        query=task_set.format.separator.join(map(text, prompt.query)),
+        query=separator.join(map(text, prompt.query)),
         tasks=[task.name for task in task_set.tasks],
         answers=[text(token) for token in tokens],
         answer_tasks=[given.index(token) for token in tokens],

@@ -133,6 +133,7 @@ def draw(record: ResidualStreamRecord) -> "Figure":
     rows, columns = len(record.subspaces), len(record.stages)
     figure = new_figure(PAGE, 1.0 + 0.235 * rows)
     axes = figure.subplots()
+    size = 6.0 if columns <= 7 else 4.8
     first: dict[int, int] = {}
     for touch in record.touches:
         if touch.part not in READS:
@@ -155,7 +156,7 @@ def draw(record: ResidualStreamRecord) -> "Figure":
                     textcoords="offset points",
                     ha="right",
                     va="center",
-                    fontsize=6,
+                    fontsize=size,
                     color=PALETTE[0],
                 )
             if written:
@@ -167,7 +168,7 @@ def draw(record: ResidualStreamRecord) -> "Figure":
                     textcoords="offset points",
                     ha="left",
                     va="center",
-                    fontsize=6,
+                    fontsize=size,
                     color=PALETTE[1],
                 )
     axes.set_yticks(range(rows), [plain(f"{space.name}  ({space.size})") for space in record.subspaces])

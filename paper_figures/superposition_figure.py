@@ -139,7 +139,7 @@ def draw(record: SuperpositionRecord) -> "Figure":
         errors = [max(abs(row.output[form] - row.share), FLOOR) for row in rows]
         at = [place + shift for place in places]
         colour = FORMAT_COLOURS[form]
-        right.plot(errors, at, FORMAT_MARKERS[form], color=colour, label=f"error here, {form}", zorder=3)
+        right.plot(errors, at, FORMAT_MARKERS[form], color=colour, label=f"error here, {form}", zorder=3, clip_on=False)
         bound = record.bounds.get(claim)
         if bound is not None:
             intervals = right.barh(at, [bound - FLOOR] * len(at), left=FLOOR, height=0.24, color=tint(colour, 0.25))
@@ -171,6 +171,7 @@ def caption(record: SuperpositionRecord) -> str:
         f"{record.suite}. (b) Measured: the error at each answer on this prompt, n = 1. Proved: the sum of the errors "
         f"over all answers, |q_hat - q|_1, is {proved} and {executed}, for each of the about "
         f"10^{record.log10_prompts:g} prompts of at most {record.largest_examples} examples: the certified intervals "
-        f"begin at 0, left of the scale (the float64 points round, which the bound in real arithmetic leaves out)."
+        f"begin at 0, left of the scale, where errors below {FLOOR:g} are drawn (the float64 "
+        "points round, which the bound in real arithmetic leaves out)."
         + (f" {missing} smaller answers are not drawn." if missing > 0 else "")
     )

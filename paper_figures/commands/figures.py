@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -75,10 +75,10 @@ def _draw(
         try:
             paths = make(figure, inputs, out, endings)
         except InputError as error:
-            report.end("not drawn")
+            report.end(figure, ", not drawn")
             failed.append(f"{figure.name}: {error}")
         else:
-            report.end("")
+            report.end(figure)
             _say_written(paths)
     if failed:
         raise InputError("\n       ".join(failed))
@@ -116,24 +116,23 @@ def _say_written(paths: Sequence[Path]) -> None:
 
 
 class _Progress:
-    """Lines on standard error: which figure of how many, the share done on a terminal, and the time at the end."""
+    """On a terminal, lines on standard error: which figure of how many, the share done, and the time at the end."""
 
-    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._total, self._clock = total, clock
-        self._number, self._started, self._name = 0, 0.0, ""
+    def __init__(self, total: int) -> None:
+        self._total, self._number, self._started = total, 0, 0.0
+        self._watched = sys.stderr is not None and sys.stderr.isatty()
 
     def begin(self, figure: Entry) -> None:
         self._number += 1
-        self._started, self._name = self._clock(), figure.name
+        self._started = time.monotonic()
         self.share(figure.name, 0.0)
 
     def share(self, name: str, share: float) -> None:
-        """Tell the share of a figure that is done, where someone may be watching."""
-        if sys.stderr is not None and sys.stderr.isatty():
-            click.echo(f"\r[{self._number}/{self._total}] {name}  {100 * share:3.0f} %", nl=False, err=True)
+        self._tell(f"{name}  {100 * share:3.0f} %", end="")
 
-    def end(self, remark: str) -> None:
-        taken = self._clock() - self._started
-        tail = f", {remark}" if remark else ""
-        start = "\r" if sys.stderr is not None and sys.stderr.isatty() else ""
-        click.echo(f"{start}[{self._number}/{self._total}] {self._name}  {taken:.1f} s{tail}", err=True)
+    def end(self, figure: Entry, remark: str = "") -> None:
+        self._tell(f"{figure.name}  {time.monotonic() - self._started:.1f} s{remark}", end="\n")
+
+    def _tell(self, text: str, *, end: str) -> None:
+        if self._watched:
+            click.echo(f"\r\033[K[{self._number}/{self._total}] {text}{end}", nl=False, err=True)
