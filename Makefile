@@ -5,6 +5,8 @@
 # make mutants      altered weights: does the prover notice? (about 10 minutes, two processes)
 # make mutants-prover   altered provers: do the tests notice? (about 30 minutes, two processes)
 # make depth        how well one trained layer does as m grows (about 11 minutes, one process)
+# make study        trained models: do they superpose or commit? (about an hour, two processes)
+# make evaluations  a trained model and a construction asked the same (about 5 minutes)
 # make constraints  write constraints.txt anew (to move torch, edit its pin there first)
 # make clean        remove what the other targets wrote
 
@@ -20,6 +22,7 @@ unexport PYTHONHOME PYTHONPATH
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+EVALUATIONS := .training-study/evaluations
 FREEZE := .constraints-venv
 
 # Stops with one clear line when $(1) is not a Python that the package supports.
@@ -31,7 +34,7 @@ endef
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench mutants mutants-prover depth constraints clean
+.PHONY: demo test check bench mutants mutants-prover depth study evaluations constraints clean
 
 demo: $(INSTALLED)
 	$(BIN)/construct build --suite country --out demo/country
@@ -59,6 +62,30 @@ mutants-prover: $(INSTALLED)
 depth: $(INSTALLED)
 	$(BIN)/python -m verify.summaries
 	$(BIN)/python -m empirical.one_layer --out benchmarks/one_layer.json
+
+study: $(INSTALLED)
+	$(BIN)/python -m empirical.study
+	$(BIN)/python -m empirical.study_tables
+
+# The names of the folders stand in the records.
+evaluations: CONSTRUCT := $(CURDIR)/$(BIN)/construct
+evaluations: $(INSTALLED)
+	mkdir -p $(EVALUATIONS)
+	cd $(EVALUATIONS) && $(CONSTRUCT) suites retrieval --tasks 3 --alphabet-size 16 --inputs 3 > tasks.json
+	cd $(EVALUATIONS) && test -d construction || $(CONSTRUCT) build --task-file tasks.json --examples 12 --out construction
+	cd $(EVALUATIONS) && test -d export || $(CONSTRUCT) export construction --out export
+	cd $(EVALUATIONS) && $(CONSTRUCT) train --preset cpu --out trained
+	cd $(EVALUATIONS) && for model in construction export trained; do \
+		$(CONSTRUCT) evaluate $$model --task-file tasks.json --examples 12 --out uniform-$$model && \
+		$(CONSTRUCT) evaluate $$model --task-file tasks.json --examples 12 --tasks ret_1,ret_2 --curve 5 \
+			--out curve-$$model || exit 1; \
+		cp uniform-$$model/results.jsonl $(CURDIR)/records/evaluate-$$model.jsonl; \
+		cp curve-$$model/results.jsonl $(CURDIR)/records/curve-$$model.jsonl; done
+	cd $(EVALUATIONS) && $(CONSTRUCT) mechanism construction export trained --task-file tasks.json \
+		--json $(CURDIR)/records/mechanism.json
+	cd $(EVALUATIONS) && for model in construction export trained; do \
+		$(CONSTRUCT) task-vectors $$model --task-file tasks.json --examples 12 \
+			--json $(CURDIR)/records/task-vectors-$$model.json || exit 1; done
 
 # A .venv that is half made, or made with a Python that is too old, is made again.
 $(INSTALLED): pyproject.toml constraints.txt

@@ -112,7 +112,7 @@ def plans() -> tuple[Plan, ...]:
     plus = Setup("plus", tasks=8, alphabet_size=32, inputs=1, examples=16)
     return (
         *(_plan("main", "preset cpu", seed=seed) for seed in range(3)),
-        _plan("steps", "10,000 steps", steps=10_000, validate_every=400),
+        _plan("steps", "6,000 steps", steps=6000, validate_every=200),
         _plan("size", "1 layer", layers=1),
         _plan("size", "width 16", width=16, mlp_width=32),
         _plan("size", "width 64", width=64, mlp_width=128),
