@@ -201,4 +201,12 @@ def fitted(logit: Floats, evidence: Floats) -> Weights:
             for place in range(evidence.shape[1])
         ),
         round(1 - left / whole, DIGITS) if whole > 0 else 0.0,
+        tuple(_agreement(logit, column) or 0.0 for column in evidence.T),
+        _agreement(logit, evidence.sum(-1)),
     )
+
+
+def _agreement(logit: Floats, evidence: Floats) -> float | None:
+    """The share of prompts whose logit has the sign of the evidence, where that is not 0."""
+    told = evidence != 0
+    return round(float((np.sign(logit) == np.sign(evidence))[told].mean()), DIGITS) if told.any() else None

@@ -235,10 +235,15 @@ class Weights:
     Args:
         by_position: the weight of the example at each place, first to last, [m], in nats.
         explained: R^2.
+        agreement: for each place the share of the prompts whose more probable task is that of the example there, [m],
+            among those where its evidence is not 0. Chance: 1/2, and a little more.
+        majority: the same of the sign of the summed evidence; None where that is 0 in every prompt.
     """
 
     by_position: tuple[Interval, ...]
     explained: float
+    agreement: tuple[float, ...]
+    majority: float | None
 
 
 @dataclass(frozen=True)
@@ -361,7 +366,7 @@ def _check(study: Study) -> None:
     for run in study.runs:
         if run.group not in GROUPS:
             raise ValueError(f"run {run.name!r} is of the group {run.group!r}, expected one of {', '.join(GROUPS)}")
-        if len(run.weights.by_position) != run.setup.examples:
+        if {len(run.weights.by_position), len(run.weights.agreement)} != {run.setup.examples}:
             raise ValueError(f"run {run.name!r} has not one weight an example")
     for name, setup, answers in named:
         if any(len(shares) != setup.examples + 1 for shares in answers.accuracy.values()):

@@ -34,10 +34,12 @@ def in_between(one: Condition) -> float:
     return sum(0.1 <= row[0] <= 0.9 for row in one.probabilities) / len(one.probabilities)
 
 
-def spread(run: Run) -> tuple[float, float]:
-    """The weight of the last example, and the mean of the others', in nats."""
-    *others, last = [one.value or 0.0 for one in run.weights.by_position]
-    return last, sum(others) / max(len(others), 1)
+def strongest(run: Run) -> tuple[int, float, float, float]:
+    """The place of the largest weight from the end, that weight, the mean of the others, and the place's agreement."""
+    weights = [one.value or 0.0 for one in run.weights.by_position]
+    place = max(range(len(weights)), key=weights.__getitem__)
+    others = sum(weights[:place] + weights[place + 1 :]) / max(len(weights) - 1, 1)
+    return len(weights) - place, weights[place], others, run.weights.agreement[place]
 
 
 def markdown(columns: Row, rows: Sequence[Row]) -> str:
@@ -57,31 +59,48 @@ def title(run: Run) -> str:
     return f"{run.label}, seed {run.settings['seed']}" if run.group == "main" else run.label
 
 
+def named(run: Run) -> str:
+    """A run in a table, and whether it has learned its tasks."""
+    return title(run) + ("" if run.learned else " (not learned)")
+
+
 def commitment(study: Study) -> str:
     """Do they superpose or commit? A row a run, at lambda = 1/2."""
     columns = (
-        "model", "accuracy", "slope", "S", "S, exact", "P in [.1, .9]", "TV to exact", "TV to one task",
-        "TV to last example", "weight, last", "weight, others", "R^2",
+        "model", "accuracy", "slope", "S", "S, exact", "S, one task", "P in [.1, .9]", "between", "TV to exact",
+        "TV to one task",
     )  # fmt: skip
     rows = []
     for run in study.runs:
         half = at(run.answers.curve, 0.5)
-        exact = study.predicted(EXACT, run.setup)
-        last, others = spread(run)
+        predicted = [study.predicted(name, run.setup) for name in (EXACT, ONE_TASK)]
         rows.append(
             (
-                title(run) + ("" if run.learned else " (not learned)"),
+                named(run),
                 figure(least_accuracy(run), 3),
                 figure(mean_slope(run.answers.curve)),
                 figure(half.index),
-                figure(at(exact.answers.curve, 0.5).index if exact else None),
+                *(figure(at(one.answers.curve, 0.5).index if one else None) for one in predicted),
                 figure(in_between(half)),
-                *(figure(half.distances.get(name)) for name in (EXACT, ONE_TASK, LAST)),
-                figure(last),
-                figure(others),
-                figure(run.weights.explained),
+                figure(half.between),
+                *(figure(half.distances.get(name)) for name in (EXACT, ONE_TASK)),
             )
         )
+    return markdown(columns, rows)
+
+
+def evidence(study: Study) -> str:
+    """What an answer goes with: a row a run."""
+    columns = (
+        "model", "place of the largest weight", "that weight", "mean of the others", "R^2", "agrees with that example",
+        "with the last", "with the majority",
+    )  # fmt: skip
+    rows = []
+    for run in study.runs:
+        place, largest, others, agreement = strongest(run)
+        where = "last" if place == 1 else f"last but {place - 1}"
+        shares = (run.weights.explained, agreement, run.weights.agreement[-1], run.weights.majority)
+        rows.append((named(run), where, figure(largest), figure(others), *map(figure, shares)))
     return markdown(columns, rows)
 
 
@@ -144,6 +163,7 @@ def tables(study: Study) -> dict[str, str]:
     """Every table of the document by its name."""
     return {
         "commitment": commitment(study),
+        "evidence": evidence(study),
         "histograms": histograms(study),
         "mixtures": mixtures(study),
         "emergence": emergences(study),

@@ -169,6 +169,11 @@ def test_the_weights_of_the_examples_are_found() -> None:
     found = fitted(evidence @ wanted + 0.7, evidence)
     assert [one.value for one in found.by_position] == pytest.approx(wanted.tolist(), abs=1e-4)
     assert found.explained == pytest.approx(1)
+    follower = fitted(4 * evidence[:, 3], evidence)
+    assert follower.agreement[3] == 1.0
+    assert max(follower.agreement[place] for place in (0, 1, 2, 4)) < 0.7
+    assert fitted(evidence.sum(-1), evidence).majority == 1.0
+    assert fitted(evidence.sum(-1), np.zeros((400, 1))).majority is None
     assert fitted(generator.normal(size=400), evidence).explained < 0.1
 
 
