@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
-from construct.artifact import ON_VECTORS, SEVEN_VECTORS, load, sizes, theorem_of
+from construct.artifact import ON_VECTORS, SEVEN_VECTORS, load, sizes, theorem_of, write_file
 from construct.commands.table import table
+from construct.errors import InputError
+from construct.ground_truth import ground_truth
 from construct.seven_layer import STEPS, THEOREM
 from construct.seven_vectors import VECTOR_STEPS
 from construct.theorems import Circuit, Construction
@@ -25,9 +27,30 @@ SHOWN = 12
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--all", "show_all", is_flag=True, help="List every circuit, however many.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(directory: Path, show_all: bool, as_json: bool) -> None:
-    """Show the circuit of the construction in DIRECTORY, layer by layer."""
+@click.option(
+    "--ground-truth",
+    "answer_key",
+    is_flag=True,
+    help="Print what every head and unit does, in TransformerLens names, as one JSON object.",
+)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the ground truth to this file.")
+def command(directory: Path, show_all: bool, as_json: bool, answer_key: bool, out: Path | None) -> None:
+    """Show the circuit of the construction in DIRECTORY, layer by layer.
+
+    --ground-truth is an answer key for interpretability tools: heads, units, subspaces, which of them serve which
+    task, and what ablations and patches do.
+    """
+    if out is not None and not answer_key:
+        raise InputError("--out goes with --ground-truth: everything else is printed")
     vectors = theorem_of(directory) in ON_VECTORS
+    if answer_key:
+        if vectors:
+            raise InputError(
+                f"{directory} holds a construction on vectors: a ground truth is of one on tokens, such as "
+                "`construct build --suite country` makes"
+            )
+        _write_ground_truth(load(directory), out)
+        return
     construction = load_vectors(directory) if vectors else load(directory)
     if as_json:
         subspaces = {name: [space.start, space.stop] for name, space in construction.stream.items()}
@@ -37,6 +60,15 @@ def command(directory: Path, show_all: bool, as_json: bool) -> None:
         click.echo(json.dumps(data))
         return
     click.echo(_text(construction, show_all=show_all))
+
+
+def _write_ground_truth(construction: Construction, out: Path | None) -> None:
+    text = json.dumps(ground_truth(construction), ensure_ascii=False, indent=1)
+    if out is None:
+        click.echo(text)
+        return
+    write_file(out, (text + "\n").encode())
+    click.echo(f"the ground truth of {construction.task_set.name!r} is in {out}")
 
 
 def _text(construction: Construction | VectorConstruction, *, show_all: bool) -> str:

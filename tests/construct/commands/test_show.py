@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from construct.artifact import load, save
+from construct.ground_truth import ground_truth
 from construct.suites import build_suite
 from construct.theorems import two_layer
 from tests.construct.conftest import Command
@@ -58,3 +59,20 @@ def test_a_folder_that_is_no_construction_is_refused(construct: Command, tmp_pat
     construct("show", tmp_path / "absent").refused("absent", "is no folder", "construct build")
     construct("show", tmp_path).refused("construction.json", "construct build")
     construct("show").refused("DIRECTORY")
+
+
+def test_the_ground_truth_is_one_json_object_on_the_screen_or_in_a_file(
+    construct: Command, country: Path, tmp_path: Path
+) -> None:
+    printed = json.loads(construct("show", country, "--ground-truth").out)
+    assert printed == ground_truth(load(country))
+    ran = construct("show", country, "--ground-truth", "--out", tmp_path / "key.json")
+    assert (ran.status, ran.err) == (0, "")
+    assert json.loads((tmp_path / "key.json").read_text(encoding="utf-8")) == printed
+
+
+def test_a_ground_truth_that_cannot_be_given_is_refused(construct: Command, country: Path, tmp_path: Path) -> None:
+    construct("show", country, "--out", tmp_path / "key.json").refused("--out goes with --ground-truth")
+    construct("show", country, "--ground-truth", "--out", tmp_path / "absent" / "key.json").refused("cannot write")
+    construct("build", "--theorem", "vectors", "--dim", 3, "--tasks", 2, "--out", tmp_path / "vectors", "--no-verify")
+    construct("show", tmp_path / "vectors", "--ground-truth").refused("on vectors", "on tokens")

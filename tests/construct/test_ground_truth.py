@@ -1,0 +1,195 @@
+"""The answer key against the weights: patterns, ablations and patches come out as it predicts, and no other way."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
+
+from construct.constructions import KINDS
+from construct.errors import InputError, TaskError
+from construct.ground_truth import expected_pattern, ground_truth, role_of
+from construct.oracle import answer
+from construct.prompts import Prompt
+from construct.suites import build_suite
+from construct.tasks import TableTask, TaskSet
+from construct.theorems import Construction
+from construct.transformer import LayerWeights, TransformerWeights, forward, forward_from
+from tests.construct.comparison import Floats
+from tests.construct.strategies import Case, cases
+
+theorems = st.sampled_from(sorted(KINDS))
+
+
+def made(case: Case, theorem: str) -> Construction:
+    try:
+        return KINDS[theorem].build(case.task_set, examples=case.examples)
+    except TaskError:
+        reject()
+
+
+def without_head(weights: TransformerWeights, layer: int, head: int) -> TransformerWeights:
+    attention = weights.layers[layer].attention
+    output = attention.output.copy()
+    output[head] = 0
+    return with_layer(weights, layer, replace(weights.layers[layer], attention=replace(attention, output=output)))
+
+
+def without_units(weights: TransformerWeights, places: Iterable[dict[str, Any]]) -> TransformerWeights:
+    for place in places:
+        mlp = weights.layers[place["layer"]].mlp
+        first, last = place["units"]
+        kept = mlp.w_out.copy()
+        kept.data[kept.indptr[first] : kept.indptr[last]] = 0
+        layer = replace(weights.layers[place["layer"]], mlp=replace(mlp, w_out=kept))
+        weights = with_layer(weights, place["layer"], layer)
+    return weights
+
+
+def with_layer(weights: TransformerWeights, place: int, layer: LayerWeights) -> TransformerWeights:
+    return replace(weights, layers=(*weights.layers[:place], layer, *weights.layers[place + 1 :]))
+
+
+def target(construction: Construction, prompt: Prompt, removed: Iterable[str]) -> Floats:
+    """The oracle's q, with tasks taken out."""
+    gone, found = set(removed), np.zeros(construction.layout.alphabet_size)
+    shares = answer(construction.task_set, prompt).evidence
+    for task, share in zip(construction.task_set.tasks, shares, strict=True):
+        token = task.answer(prompt.query)
+        if task.name not in gone and token is not None:
+            found[token] += float(share)
+    return found
+
+
+def output(construction: Construction, weights: TransformerWeights, prompt: Prompt) -> Floats:
+    return forward(weights, construction.layout.ids(prompt)).output[-1]
+
+
+@settings(max_examples=25)
+@given(cases(), theorems)
+def test_heads_attend_where_the_key_says(case: Case, theorem: str) -> None:
+    construction = made(case, theorem)
+    ids = construction.layout.ids(case.prompt)
+    trace = forward(construction.weights, ids)
+    for head in ground_truth(construction)["heads"]:
+        found = trace.patterns[head["layer"]][head["head"]]
+        assert np.abs(found - expected_pattern(head, construction.layout, len(ids))).max() < 1e-4, head["name"]
+
+
+@settings(max_examples=40)
+@given(cases(), theorems, st.data())
+def test_a_head_set_to_0_removes_the_tasks_that_the_key_names_and_no_other(
+    case: Case, theorem: str, data: st.DataObject
+) -> None:
+    construction = made(case, theorem)
+    ablations = ground_truth(construction)["interventions"]["ablate_head"]
+    ablation = data.draw(st.sampled_from([part for part in ablations if not part["alters"]] or [None]))
+    if ablation is None:
+        reject()
+    weights = without_head(construction.weights, *ablation["head"])
+    found = output(construction, weights, case.prompt)
+    assert found == pytest.approx(target(construction, case.prompt, ablation["removes"]), abs=1e-4)
+
+
+@settings(max_examples=25)
+@given(cases(), theorems)
+def test_a_head_that_alters_a_task_leaves_the_tasks_that_do_not_use_it(case: Case, theorem: str) -> None:
+    construction = made(case, theorem)
+    for ablation in ground_truth(construction)["interventions"]["ablate_head"]:
+        touched = {*ablation["removes"], *ablation["alters"]}
+        trace = forward(without_head(construction.weights, *ablation["head"]), construction.layout.ids(case.prompt))
+        evidence = trace.after_mlp[-1][-1, construction.stream["evidence"].coordinates]
+        exact = answer(case.task_set, case.prompt).evidence
+        for task, found, share in zip(case.task_set.tasks, evidence, exact, strict=True):
+            if task.name not in touched:
+                assert found == pytest.approx(float(share), abs=1e-4), task.name
+
+
+@settings(max_examples=25)
+@given(cases(), theorems, st.data())
+def test_units_set_to_0_remove_their_task_and_no_other(case: Case, theorem: str, data: st.DataObject) -> None:
+    construction = made(case, theorem)
+    part = data.draw(st.sampled_from(ground_truth(construction)["interventions"]["ablate_units"]))
+    found = output(construction, without_units(construction.weights, part["units"]), case.prompt)
+    assert found == pytest.approx(target(construction, case.prompt, part["removes"]), abs=1e-4)
+
+
+@settings(max_examples=25)
+@given(cases(), theorems, st.data())
+def test_evidence_put_at_the_y_moves_the_mixture_as_predicted(case: Case, theorem: str, data: st.DataObject) -> None:
+    construction = made(case, theorem)
+    shown = len(case.prompt.examples)
+    patch = ground_truth(construction)["interventions"]["patch_evidence"]
+    layer = int(patch["hook"].split(".")[1]) + 1
+    weights, layout = construction.weights, construction.layout
+    put = np.array(
+        data.draw(st.lists(st.lists(st.integers(0, 1), min_size=len(patch["coordinates"]),
+                                    max_size=len(patch["coordinates"])), min_size=shown, max_size=shown)),
+        dtype=float,
+    ).reshape(shown, len(patch["coordinates"]))  # fmt: skip
+    stream = forward(weights, layout.ids(case.prompt)).after_mlp[layer - 1].copy()
+    for example, row in enumerate(put):
+        stream[layout.answer_position(example), patch["coordinates"]] = row
+    found = forward_from(replace(weights, layers=weights.layers[layer:]), stream).output[-1]
+    due = np.zeros(layout.alphabet_size)
+    for index, task in enumerate(case.task_set.tasks):
+        token = task.answer(case.prompt.query)
+        if token is not None and shown:
+            due[token] += put[:, index].mean()
+    assert found == pytest.approx(due, abs=1e-4)
+
+
+def retrieval(theorem: str = "two-layer") -> Construction:
+    return KINDS[theorem].build(build_suite("retrieval", tasks=3, alphabet_size=7, inputs=4), examples=5)
+
+
+def test_a_wrong_key_is_noticed() -> None:
+    """The checks above can fail: with two heads exchanged the patterns differ, and another task goes."""
+    construction = retrieval()
+    first, second = (head for head in ground_truth(construction)["heads"] if head["name"] in ("read[0]", "read[1]"))
+    length = construction.layout.positions
+    exchanged = expected_pattern(first, construction.layout, length)
+    assert np.abs(exchanged - expected_pattern(second, construction.layout, length)).max() == 1
+    tasks = {task["name"]: task["read_heads"] for task in ground_truth(construction)["tasks"]}
+    assert tasks == {"ret_1": [[0, 0]], "ret_2": [[0, 1]], "ret_3": [[0, 2]]}
+
+
+def test_tasks_that_share_an_input_share_a_head_and_go_together() -> None:
+    tasks = tuple(TableTask(name, (0,), {(0,): 1, (1,): 2}) for name in ("one", "other"))
+    tasks = (*tasks, TableTask("third", (1,), {(2,): 0}))
+    task_set = TaskSet("shared", tuple("abc"), 2, build_suite("plus").format, tasks)
+    for theorem in sorted(KINDS):
+        found = ground_truth(KINDS[theorem].build(task_set, examples=3))["interventions"]["ablate_head"]
+        assert [part["removes"] for part in found] == [["one", "other"], ["third"], ["one", "other", "third"]]
+
+
+@pytest.mark.parametrize("theorem", sorted(KINDS))
+def test_every_head_and_unit_is_named_once_and_all_is_json(theorem: str) -> None:
+    construction = retrieval(theorem)
+    key = json.loads(json.dumps(ground_truth(construction)))
+    for layer, heads in enumerate(construction.weights.heads):
+        assert [head["head"] for head in key["heads"] if head["layer"] == layer] == list(range(heads))
+    for layer, width in enumerate(construction.weights.mlp_width):
+        units = sorted(tuple(group["units"]) for group in key["units"] if group["layer"] == layer)
+        covered = [unit for first, last in units for unit in range(first, last)]
+        assert covered == list(range(width))
+    spaces = sorted(tuple(space["coordinates"]) for space in key["subspaces"].values())
+    assert [c for first, last in spaces for c in range(first, last)] == list(range(construction.weights.d_model))
+
+
+def test_roles_are_those_of_the_layout() -> None:
+    layout = retrieval().layout
+    assert role_of(layout, 0) == ("bos", 0)
+    for example in range(layout.examples):
+        assert role_of(layout, layout.input_position(example, 3)) == ("x", example)
+        assert role_of(layout, layout.eq_position(example)) == ("eq", example)
+        assert role_of(layout, layout.answer_position(example)) == ("y", example)
+
+
+def test_another_theorem_is_refused() -> None:
+    with pytest.raises(InputError, match="'superposition' is not written down: expected a construction of two-layer"):
+        ground_truth(replace(retrieval(), theorem="superposition"))
