@@ -14,9 +14,10 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -56,6 +57,7 @@ TOLD_APART, LEARNED, FOLLOWS, COMMITS = 0.5, 0.9, 0.5, 0.5
 """The thresholds of `empirical.study_records.Emergence`."""
 WELL = 0.8
 """The least accuracy of a run that has learned its tasks."""
+T = TypeVar("T")
 
 PRESET = PRESETS["cpu"]
 MAIN_SETUP = Setup(PRESET.suite, PRESET.tasks, PRESET.alphabet_size, PRESET.inputs, PRESET.settings.examples)
@@ -195,7 +197,7 @@ def execute(plan: Plan, work: Path, *, prompts: int = PROMPTS, kept: int = KEPT)
     """
     done, wanted = work / f"{plan.folder}.json", _wanted(plan, prompts, kept)
     if done.exists():
-        found = _kept(done, wanted)
+        found = _kept(done, wanted, Run)
         if found is not None:
             return found
     torch.set_num_threads(1)
@@ -224,31 +226,37 @@ def execute(plan: Plan, work: Path, *, prompts: int = PROMPTS, kept: int = KEPT)
         answers=answers,
         weights=weights_of(model, probes),
     )
-    write_file(done, json.dumps({"wanted": wanted, "run": asdict(run)}).encode())
+    write_file(done, json.dumps({"wanted": wanted, "found": asdict(run)}).encode())
     return run
 
 
-def _kept(path: Path, wanted: dict[str, Any]) -> Run | None:
-    """A finished run; None where it was made with other settings."""
+def _kept(path: Path, wanted: dict[str, Any], kind: type[T]) -> T | None:
+    """What was kept of a finished run or prediction; None where it was made with other settings."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return built(Run, data["run"], "run") if data["wanted"] == wanted else None
+        return built(kind, data["found"], "found") if data["wanted"] == wanted else None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"cannot take up {path} again ({error}): delete it to start anew") from error
 
 
-def predictions(chosen: Sequence[Plan], *, prompts: int, kept: int) -> tuple[Prediction, ...]:
-    """What the learners answer to the prompts of each setup, once for equal beliefs."""
+def predictions(chosen: Sequence[Plan], work: Path, *, prompts: int, kept: int) -> tuple[Prediction, ...]:
+    """What the learners answer to the prompts of each setup, once for equal beliefs; what is finished is read."""
     found: dict[tuple[Learner, Setup], Prediction] = {}
     probes: dict[Setup, Probes] = {}
     for plan in chosen:
         for learner in learners(plan.setup, label_noise=plan.settings.label_noise, mixed=plan.settings.mixed):
-            if (learner, plan.setup) not in found:
+            if (learner, plan.setup) in found:
+                continue
+            wanted = {"learner": asdict(learner), "setup": asdict(plan.setup), "prompts": prompts, "kept": kept}
+            named = sha256(json.dumps(wanted).encode()).hexdigest()[:16]
+            path = work / f"prediction-{named}.json"
+            kept_one = _kept(path, wanted, Prediction) if path.exists() else None
+            if kept_one is None:
                 if plan.setup not in probes:
                     probes[plan.setup] = make_probes(plan.task_set, plan.setup.examples, prompts, seed=0)
-                found[learner, plan.setup] = prediction(
-                    learner, plan.task_set, plan.setup, probes[plan.setup], kept=kept
-                )
+                kept_one = prediction(learner, plan.task_set, plan.setup, probes[plan.setup], kept=kept)
+                write_file(path, json.dumps({"wanted": wanted, "found": asdict(kept_one)}).encode())
+            found[learner, plan.setup] = kept_one
     return tuple(found.values())
 
 
@@ -306,7 +314,7 @@ def study(
         prompts=prompts,
         kept=kept,
         training_seconds=round(sum(run.seconds for run in runs), 1),
-        predictions=predictions(chosen, prompts=prompts, kept=kept),
+        predictions=predictions(chosen, work, prompts=prompts, kept=kept),
         runs=tuple(runs),
     )
     write_study(record, out)

@@ -24,7 +24,7 @@ from empirical.measures import (
     mean,
 )
 from empirical.study_prompts import Probe, Probes
-from empirical.study_records import Answers, Condition, Interval, Weights
+from empirical.study_records import Answers, Condition, Interval, Weights, is_kept
 from empirical.superposition_index import distributions, histogram, superposition_index, variance_split
 from empirical.training.models import logits_at
 
@@ -142,6 +142,7 @@ def condition(reply: Reply, probe: Probe, others: Mapping[str, Reply], *, kept: 
         kept: how many prompts stand in the record.
     """
     sample, tasks = sample_of(reply, probe), len(probe.shares)
+    kept = kept if is_kept(probe.shares, probe.drawn.shape[1]) else 0
     own = shares(reply, tasks)
     kl = kl_of_paper(sample)
     with np.errstate(divide="ignore"):

@@ -15,6 +15,7 @@ mixture (p_k / sum_j p_j), p_k that among all tokens. Divergences are in nats. A
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ RECORD = Path("records/training-study.json")
 EXACT, ONE_TASK, LAST = "exact superposition", "one task a prompt", "last example"
 MIXING, ASSUMED = "mixed prompts", "training distribution"
 """The names of the predictions: see `Prediction`."""
+QUARTERS = (0.25, 0.5, 0.75)
 GROUPS = ("main", "steps", "size", "tasks", "examples", "noise", "mixed", "architecture")
 """What varies from `main` in a run: see `Run.group`."""
 
@@ -98,7 +100,7 @@ class Condition:
         kl: mean of sum_k D_k log(D_k / p_k), as the paper computes it; D is the mixture.
         kl_normalised: the same of P.
         kl_of_mean: of the mean of P over the prompts: what averages over prompts can show.
-        kl_per_prompt: the KL of single prompts, for the first `Study.kept`.
+        kl_per_prompt: the KL of single prompts, for the first `Study.kept`; empty where probabilities are.
         completion: the paper's r over K': the share of the K' answers that are among the K' most probable tokens; only
             tasks with a share above 0 count.
         index: the superposition index S (empirical.superposition_index): 1 superposed, 0 committed.
@@ -108,7 +110,7 @@ class Condition:
         distances: prediction name -> mean total variation between P and that prediction's P on the same prompt.
         histogram: how many prompts give their most probable task a P in [0, .1), ..., [.9, 1].
         probabilities: P of the first `Study.kept` prompts, [kept][K'], 4 digits: the histograms of one task's
-            probability are drawn from these.
+            probability are drawn from these. Empty but for uniform mixtures and the lambdas nearest to 1/4, 1/2, 3/4.
     """
 
     mixture: tuple[float, ...]
@@ -316,6 +318,12 @@ class Study:
         return next((one for one in self.predictions if one.name == name and one.setup == setup), None)
 
 
+def is_kept(mixture: Sequence[float], examples: int) -> bool:
+    """Whether single prompts of a mixture stand in the record: of more than two tasks, or near a quarter."""
+    near = 1 / (2 * examples) + 1e-6
+    return len(mixture) > 2 or any(abs(mixture[0] - share) <= near for share in QUARTERS)
+
+
 def write_study(study: Study, path: Path) -> None:
     """Write the record, one run a line. Raises ArtifactError where it cannot be written."""
     write_file(path, (_outline({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(study)}) + "\n").encode())
@@ -374,14 +382,15 @@ def _check(study: Study) -> None:
         if [len(one.mixture) for one in answers.uniform] != list(range(2, setup.tasks + 1)):
             raise ValueError(f"{name!r} has not a uniform mixture for each K' from 2 to {setup.tasks}")
         for one in (*answers.curve, *answers.uniform):
-            _check_condition(one, f"{name!r} at {one.mixture}", study)
+            _check_condition(one, f"{name!r} at {one.mixture}", study, setup.examples)
 
 
-def _check_condition(one: Condition, where: str, study: Study) -> None:
+def _check_condition(one: Condition, where: str, study: Study, examples: int) -> None:
     if abs(sum(one.mixture) - 1) > 1e-3 or len(one.mean) != len(one.mixture):
         raise ValueError(f"{where}: the mixture does not sum to 1 or a task has no mean")
-    if len(one.probabilities) != study.kept or len(one.kl_per_prompt) != study.kept:
-        raise ValueError(f"{where}: {len(one.probabilities)} prompts are kept, expected {study.kept}")
+    expected = study.kept if is_kept(one.mixture, examples) else 0
+    if {len(one.probabilities), len(one.kl_per_prompt)} != {expected}:
+        raise ValueError(f"{where}: {len(one.probabilities)} prompts are kept, expected {expected}")
     if sum(one.histogram) != study.prompts or len(one.histogram) != 10:
         raise ValueError(f"{where}: the histogram does not count {study.prompts} prompts in ten bins")
     for row in one.probabilities:
