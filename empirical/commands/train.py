@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
 from construct.errors import InputError
 from construct.suites import SUITES, build_suite
@@ -84,6 +85,8 @@ def command(
     chosen = PRESETS[preset]
     task_set = _task_set(chosen, suite, task_file, tasks, alphabet_size, inputs)
     where = runtime.choose(device, "float32", local_rank=runtime.local_rank())
+    if where.device.startswith("cuda"):
+        torch.cuda.set_device(where.device)  # accelerate takes the current one
     settings = changed(
         chosen.settings,
         **given,
@@ -100,9 +103,9 @@ def command(
         name = signal.Signals(error.number).name
         click.echo(f"{name} after step {error.step}, which is saved: run the same command to go on", err=True)
         raise click.exceptions.Exit(128 + error.number) from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         click.echo("interrupted: run the same command to go on from the last checkpoint", err=True)
-        raise
+        raise click.exceptions.Exit(128 + signal.SIGINT) from error
     if int(os.environ.get("RANK", "0")) == 0:
         click.echo(f"trained for {done.step:,} steps: {out / CHECKPOINT}; `construct evaluate {out}` asks it")
 
