@@ -37,7 +37,7 @@ def run(*, quick: bool) -> Report:
         "one process: a step of each in turn. The plain loop is ours, in the manner of nanoGPT's train.py: a GPT of "
         f"{records[0]['plain_parameters'] / 1e6:.2f} M parameters with a loss at every position, batches cut out of "
         "an array, AdamW, the gradient clipped, not compiled. Seconds of the process's own time, as the machine is "
-        "shared; medians; the ratio is the median over pairs of steps, with their quartiles. Wanted: at least 1 for gpt2, "
-        "which has the same products of matrices."
+        "shared; medians; the ratio is the median over pairs of steps, with their quartiles. Wanted: at least 1 for "
+        "gpt2, which has the same products of matrices."
     )
     return Report("Training", [Table(columns, rows, note)], records)
