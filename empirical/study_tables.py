@@ -1,17 +1,20 @@
-"""The tables of docs/training-study.md, from the record: `python -m empirical.study_tables`."""
+"""The figures of docs/training-study.md, from the record: `python -m empirical.study_tables` puts them there."""
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
 
+from construct.artifact import write_file
 from construct.errors import ArtifactError
 from empirical.study import slope_of
-from empirical.study_records import EXACT, LAST, ONE_TASK, RECORD, Condition, Interval, Point, Prediction, Run, Study
+from empirical.study_records import EXACT, LAST, ONE_TASK, RECORD, Answers, Condition, Interval, Point, Run, Study
 from empirical.study_records import read_study as read
 
 Row = Sequence[str]
+PAGE = Path("docs/training-study.md")
 
 
 def at(curve: Sequence[Condition], share: float) -> Condition:
@@ -24,9 +27,9 @@ def mean_slope(curve: Sequence[Condition]) -> float:
     return slope_of([Point(one.mixture[0], one.mean[0].value or 0.0, 0.0) for one in curve])
 
 
-def least_accuracy(run: Run | Prediction) -> float:
+def least_accuracy(answers: Answers) -> float:
     """Of the tasks, on pure prompts of m examples."""
-    return min(shares[-1] for shares in run.answers.accuracy.values())
+    return min(shares[-1] for shares in answers.accuracy.values())
 
 
 def in_between(one: Condition) -> float:
@@ -77,7 +80,7 @@ def commitment(study: Study) -> str:
         rows.append(
             (
                 named(run),
-                figure(least_accuracy(run), 3),
+                figure(least_accuracy(run.answers), 3),
                 figure(mean_slope(run.answers.curve)),
                 figure(half.index),
                 *(figure(at(one.answers.curve, 0.5).index if one else None) for one in predicted),
@@ -159,9 +162,47 @@ def emergences(study: Study) -> str:
     return markdown(columns, rows)
 
 
+def findings(study: Study) -> str:
+    """The main figures: the preset's models, from the least to the largest over seeds, beside exact learners."""
+    main = study.group("main")
+    others = [study.predicted(name, main[0].setup) for name in (EXACT, ONE_TASK, LAST)]
+    asked = [run.answers for run in main]
+    beside = [None if one is None else one.answers for one in others]
+
+    def row(name: str, measure: Callable[[Answers], float | None]) -> Row:
+        return (
+            name,
+            _range([measure(one) for one in asked]),
+            *(figure(None if one is None else measure(one)) for one in beside),
+        )
+
+    rows = [
+        row("accuracy on pure prompts, least of the tasks", least_accuracy),
+        row("slope of the mean of P_1 on lambda", lambda one: mean_slope(one.curve)),
+        row("mean of P_1 at lambda = 1/4", lambda one: at(one.curve, 0.25).mean[0].value),
+        row("mean of P_1 at lambda = 1/2", lambda one: at(one.curve, 0.5).mean[0].value),
+        row("S at lambda = 1/2", lambda one: at(one.curve, 0.5).index.value),
+        row("prompts with P_1 in [.1, .9] at lambda = 1/2", lambda one: in_between(at(one.curve, 0.5))),
+        row("S, uniform over 3", lambda one: one.uniform[-1].index.value),
+        row("KL, uniform over 3, mean over prompts", lambda one: one.uniform[-1].kl.value),
+        row("KL of the mean, uniform over 3", lambda one: one.uniform[-1].kl_of_mean),
+        row("r, uniform over 3", lambda one: one.uniform[-1].completion.value),
+    ]
+    return markdown(("figure", f"preset cpu, {len(main)} seeds", EXACT, ONE_TASK, LAST), rows)
+
+
+def _range(found: Sequence[float | None]) -> str:
+    values = [value for value in found if value is not None]
+    if not values:
+        return "-"
+    low, high = figure(min(values)), figure(max(values))
+    return low if low == high else f"{low} to {high}"
+
+
 def tables(study: Study) -> dict[str, str]:
     """Every table of the document by its name."""
     return {
+        "findings": findings(study),
         "commitment": commitment(study),
         "evidence": evidence(study),
         "histograms": histograms(study),
@@ -170,16 +211,34 @@ def tables(study: Study) -> dict[str, str]:
     }
 
 
+def filled(page: str, found: Mapping[str, str]) -> str:
+    """A page with each table put between `<!-- NAME -->` and `<!-- end -->`.
+
+    Raises:
+        ArtifactError: it has no place for a table, or more than one.
+    """
+    for name, table in found.items():
+        page, count = re.subn(
+            rf"(<!-- {name} -->\n).*?(<!-- end -->)",
+            lambda match, table=table: f"{match[1]}\n{table}\n\n{match[2]}",  # type: ignore[misc]
+            page,
+            flags=re.DOTALL,
+        )
+        if count != 1:
+            raise ArtifactError(f"the page has {count} places for the table {name!r}: expected one `<!-- {name} -->`")
+    return page
+
+
 @click.command()
 @click.option("--record", type=click.Path(path_type=Path, dir_okay=False), default=RECORD, show_default=True)
-def command(*, record: Path) -> None:
-    """Print the tables."""
+@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), default=PAGE, show_default=True)
+def command(*, record: Path, page: Path) -> None:
+    """Put the tables into the page."""
     try:
-        found = read(record)
-    except ArtifactError as error:
+        found = filled(page.read_text(encoding="utf-8"), tables(read(record)))
+        write_file(page, found.encode())
+    except (ArtifactError, OSError) as error:
         raise click.UsageError(str(error)) from error
-    for name, table in tables(found).items():
-        click.echo(f"{name}\n\n{table}\n")
 
 
 if __name__ == "__main__":
