@@ -195,12 +195,14 @@ def _bounds(axes: "Axes", record: PrecisionRecord, axis: str) -> None:
         sizes, bounds = [size for size, _ in points], [bound for _, bound in points]
         style = ":" if tasks == 1 else "-"
         axes.plot(sizes, bounds, style, color=colour, linewidth=0.9, label=f"certified, {_name(form, tasks)}")
-        for size, bound in points:
-            face = colour if bound <= record.eps else "white"
-            axes.plot(size, bound, FORMAT_MARKERS[form], color=colour, markerfacecolor=face, markersize=2.4)
-    for run in record.runs:
-        if run.axis == axis and run.worst > 0:
-            axes.plot(run.size, run.worst, "x", color=FORMAT_COLOURS[run.form], markersize=3.4, zorder=4)
+        for face, certified in ((colour, True), ("white", False)):
+            some = [(size, bound) for size, bound in points if (bound <= record.eps) == certified]
+            at, high = [size for size, _ in some], [bound for _, bound in some]
+            axes.plot(at, high, FORMAT_MARKERS[form], color=colour, markerfacecolor=face, markersize=2.4)
+    for form in FORMATS:
+        runs = [run for run in record.runs if (run.axis, run.form) == (axis, form) and run.worst > 0]
+        places, worst = [run.size for run in runs], [run.worst for run in runs]
+        axes.plot(places, worst, "x", color=FORMAT_COLOURS[form], markersize=3.4, zorder=4)
     axes.plot([], [], "x", color=GREY, label="worst found")
     axes.axhline(record.eps, color=GREY, linestyle="--", linewidth=0.9, zorder=0)
     axes.plot([], [], "--", color=GREY, linewidth=0.9, label=f"eps = {record.eps:g}")
@@ -246,7 +248,7 @@ def _regions(axes: "Axes", record: PrecisionRecord, axis: str) -> None:
 
 def caption(record: PrecisionRecord) -> str:
     """What is proved and what is measured."""
-    base = ", ".join(f"{axis} = {size}" for axis, size in record.base.items())
+    base = ", ".join(f"{axis} = {size}" for axis in AXES for size in [record.base[axis]])
     ends = []
     for axis in AXES:
         for form, tasks in lines(axis):

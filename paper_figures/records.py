@@ -35,7 +35,7 @@ def from_json(kind: type[S], text: bytes, source: str) -> S:
 
 
 def fitted(kind: type[R], record: object, figure: str) -> R:
-    """The record itself, checked field by field; what was made by hand is refused as what was read is.
+    """The record as it is read back: checked field by field, its mappings in the order in which they are written.
 
     Raises:
         InputError: it does not fit the figure.
@@ -43,8 +43,8 @@ def fitted(kind: type[R], record: object, figure: str) -> R:
     if not isinstance(record, kind):
         raise InputError(f"the figure {figure} is drawn from {kind.__qualname__}, not from {type(record).__name__}")
     try:
-        return msgspec.convert(msgspec.to_builtins(record), type=kind)
-    except msgspec.ValidationError as error:
+        return msgspec.json.decode(to_json(record), type=kind)
+    except msgspec.DecodeError as error:
         raise InputError(f"the records do not fit the figure {figure}: {error}") from error
 
 

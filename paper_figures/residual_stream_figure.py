@@ -131,7 +131,7 @@ def step(names: list[str]) -> str:
 def draw(record: ResidualStreamRecord) -> "Figure":
     """A grid of subspaces by stages: filled squares where a stage writes, open circles where it reads."""
     rows, columns = len(record.subspaces), len(record.stages)
-    figure = new_figure(PAGE, 1.0 + 0.235 * rows)
+    figure = new_figure(PAGE, 1.15 + 0.235 * rows)
     axes = figure.subplots()
     size = 6.0 if columns <= 7 else 4.8
     first: dict[int, int] = {}
@@ -174,7 +174,9 @@ def draw(record: ResidualStreamRecord) -> "Figure":
     axes.set_yticks(range(rows), [plain(f"{space.name}  ({space.size})") for space in record.subspaces])
     axes.set_ylabel("subspace (coordinates)")
     axes.set_xticks(range(columns), record.stages)
+    axes.set_xlabel("part of the forward pass, from left to right (size)")
     axes.xaxis.tick_top()
+    axes.xaxis.set_label_position("top")
     axes.tick_params(length=0)
     axes.set_xlim(-0.55, columns - 0.45)
     axes.set_ylim(rows - 0.1, -0.6)

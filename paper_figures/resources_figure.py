@@ -225,7 +225,7 @@ def _cell(axes: "Axes", record: ResourcesRecord, quantity: str, grown: Axis) -> 
 
 def caption(record: ResourcesRecord) -> str:
     """What is counted, measured and not known."""
-    base = ", ".join(f"{name} = {value}" for name, value in record.base.items())
+    base = ", ".join(f"{name} = {value}" for name in AXES for value in [record.base[name]])
     at_base = [size for size in record.sizes if size.grown == "m" and size.at == record.base["m"]]
     said = "; ".join(f"{size.construction} {size.parameters:,} ({size.nonzero:,} not 0)" for size in at_base)
     notes = "; ".join(f"{peer.tool}: {peer.note}" for peer in record.peers.programs if peer.note)

@@ -152,7 +152,7 @@ def draw(record: SimplexRecord) -> "Figure":
         bar = figure.colorbar(points, ax=axes, orientation="horizontal", shrink=0.85, pad=0.04, aspect=25)
         bar.set_label(rf"error {ERROR}, in units of $10^{{{power}}}$")
         bar.outline.set_linewidth(0.4)
-        bound = record.bounds[form]
+        bound = record.bounds.get(form)
         panel(axes, letter, f"{form}: " + ("no claim" if bound is None else f"certified {bound:.1e}"))
     return figure
 
@@ -199,8 +199,8 @@ def caption(record: SimplexRecord) -> str:
     """What is proved and what is measured."""
     worst = {form: max(mixture.error[form] for mixture in record.mixtures) for form in FORMATS}
     proved = "; ".join(
-        f"{form} at most {bound:.2g}" if bound is not None else f"{form}: no claim"
-        for form, bound in record.bounds.items()
+        f"{form} no claim" if (bound := record.bounds.get(form)) is None else f"{form} at most {bound:.2g}"
+        for form in FORMATS
     )
     return (
         f"All {len(record.mixtures)} mixtures of {record.examples} examples of three tasks ({', '.join(record.tasks)}) "
