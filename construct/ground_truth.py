@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from construct.errors import InputError
+from construct.export.gpt2 import NORMALIZATIONS, mirrors, stream_scale
 from construct.export.readout import readout
+from construct.export.shape import stock_shape
 from construct.prompts import Layout
 from construct.residual_stream import ResidualStream
 from construct.tasks import SumTask
@@ -116,7 +118,7 @@ def _heads(construction: Construction) -> Iterator[dict[str, Any]]:
             "says": circuit.says,
             "reads": list(circuit.reads),
             "writes": list(circuit.writes),
-            "hooks": {name: f"{at}.hook_{name}" for name in ("attn_scores", "pattern", "q", "k", "v", "z", "result")},
+            "hooks": {name: f"{at}.hook_{name}" for name in ("attn_scores", "pattern", "q", "k", "v", "z")},
             "attends": _attends(circuit.name),
         }
 
@@ -246,9 +248,18 @@ def _subspaces(stream: ResidualStream, construction: Construction) -> dict[str, 
 def _readout(construction: Construction) -> dict[str, Any]:
     """What an export adds: subspaces behind the construction's, units behind its last layer's, and four blocks."""
     model = readout(construction)
+    shape = stock_shape(model)
     first = len(construction.weights.layers) - 1
     return {
         "says": "in exports only: `construct.export.readout` derives it",
+        "gpt2": {
+            "width": shape.width,
+            "heads": shape.heads,
+            "stream_scale": {name: stream_scale(name) for name in NORMALIZATIONS},
+            "mirrors": {name: [space.start, space.stop] for name, space in mirrors(model, shape).items()},
+            "says": "the stream is stored times its scale; the mean is kept at 0 by minus[...] of each mirrored "
+            "subspace, which a patch has to move as well",
+        },
         "layers": len(model.weights.layers),
         "d_model": model.weights.d_model,
         "logit_of_nothing": -model.low,

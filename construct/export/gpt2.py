@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from construct.errors import InputError
 from construct.export.readout import Readout, readout
 from construct.export.shape import MIRRORED, StockShape, check_dense, stock_shape
-from construct.residual_stream import Array
+from construct.residual_stream import Array, Subspace
 from construct.sparse import Sparse
 from construct.theorems import Construction
 
@@ -158,6 +158,16 @@ def _tensors(model: Readout, shape: StockShape, scale: float) -> dict[str, NDArr
     return found
 
 
+def mirrors(model: Readout, shape: StockShape) -> dict[str, Subspace]:
+    """Where the negatives of mirrored subspaces stand: whoever patches such a subspace patches its mirror too."""
+    found, start = {}, model.weights.d_model + 1 + shape.shared
+    for name in MIRRORED:
+        if name in model.stream:
+            found[name] = Subspace(f"minus[{name}]", start, model.stream[name].size)
+            start = found[name].stop
+    return found
+
+
 def balanced(matrix: Array | Sparse, model: Readout, shape: StockShape, *, by_a_layer: bool) -> Array:
     """Rows that are added to the stream, shape [rows, d_model], widened to n_embd so that each sums to 0.
 
@@ -168,13 +178,9 @@ def balanced(matrix: Array | Sparse, model: Readout, shape: StockShape, *, by_a_
     wide = np.zeros((matrix.shape[0], shape.width), dtype=np.float32)
     wide[:, :d] = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
     integers = np.ones(d, dtype=np.bool_)
-    at = d + 1 + shape.shared
-    for name in MIRRORED:
-        if name in model.stream:
-            space = model.stream[name]
-            wide[:, at : at + space.size] = -wide[:, space.coordinates]
-            integers[space.coordinates] = False
-            at += space.size
+    for name, mirror in mirrors(model, shape).items():
+        wide[:, mirror.coordinates] = -wide[:, model.stream[name].coordinates]
+        integers[model.stream[name].coordinates] = False
     outputs = np.zeros(d, dtype=np.bool_)
     for name in OUTPUTS if by_a_layer else ():
         outputs[model.stream[name].coordinates] = True
