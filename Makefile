@@ -1,6 +1,7 @@
 # make demo         build a model that runs several tasks at once, and ask it something
 # make test         the checks and the tests
 # make check        ruff and mypy
+# make test-interpretability   the ground truth against TransformerLens and nnsight (installs an extra; a minute)
 # make bench        the benchmarks (about half an hour)
 # make mutants      altered weights: does the prover notice? (about 10 minutes, two processes)
 # make mutants-prover   altered provers: do the tests notice? (about 30 minutes, two processes)
@@ -34,7 +35,7 @@ endef
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test check bench mutants mutants-prover depth study evaluations constraints clean
+.PHONY: demo test test-interpretability check bench mutants mutants-prover depth study evaluations constraints clean
 
 demo: $(INSTALLED)
 	$(BIN)/construct build --suite country --out demo/country
@@ -43,6 +44,10 @@ demo: $(INSTALLED)
 
 test: check
 	$(BIN)/python -m pytest -n $(JOBS)
+
+test-interpretability: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,interpretability]'
+	$(BIN)/python -m pytest tests/interpretability
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -104,7 +109,7 @@ constraints:
 	rm -rf $(FREEZE)
 	$(PYTHON) -m venv $(FREEZE)
 	grep '^torch==' constraints.txt > $(FREEZE)/torch.txt
-	$(FREEZE)/bin/python -m pip install --quiet -c $(FREEZE)/torch.txt -e '.[dev,mutation]' 'setuptools>=77'
+	$(FREEZE)/bin/python -m pip install --quiet -c $(FREEZE)/torch.txt -e '.[dev,interpretability,mutation]' 'setuptools>=77'
 	grep '^#' constraints.txt > $(FREEZE)/new.txt
 	$(FREEZE)/bin/python -m pip freeze --all --exclude pip --exclude task-superposition > $(FREEZE)/frozen.txt
 	sed -E -e 's/\+[A-Za-z0-9.]+$$//' -e '/^(nvidia-|cuda-|triton==)/d' $(FREEZE)/frozen.txt >> $(FREEZE)/new.txt

@@ -1,134 +1,95 @@
-"""The plain form of a construction in TransformerLens: a TransformerBridge of TransformerLens' own model class.
+"""A construction as a TransformerLens model, without normalisation: its heads, units and stream under hooks.
 
-That class without normalisation is ours but for three things. It divides the scores by a number, and refuses 1: it
-divides by 2 here, and Wq is doubled, which is exact. All layers have as many heads, of one size, and as many units:
-what a layer does not have is 0 and writes nothing. The unembedding gives no logits but the mixture q itself.
+TransformerLens 4 makes a TransformerBridge around a network of its own (`boot_native`), which may have no normalisation
+and any head size: the construction fits in as it is. Only narrower heads, missing heads and missing units are padded
+with zeros, and the scores' division by sqrt(head size) is undone in the queries.
 """
 
-from collections.abc import Iterator
-from importlib import import_module
+import math
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from construct.errors import InputError
-from construct.memory import refuse_beyond_memory
 from construct.residual_stream import Array
-from construct.sparse import Sparse
-from construct.theorems import Construction
 from construct.transformer import TransformerWeights
 
-SCORES_DIVIDED_BY = 2.0
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
+def transformer_lens_model(weights: TransformerWeights, *, dtype: torch.dtype = torch.float64) -> Any:
+    """A TransformerBridge that computes what `construct.transformer.forward` does; its logits are the output X U.
 
-
-def transformer_lens(construction: Construction, *, precision: str = "float64") -> Any:
-    """A TransformerBridge that computes what `construct.transformer.forward` does.
-
-    Layers and units have the construction's places, its heads the first of each layer; hook names are those of
-    `construct.ground_truth`. It takes token ids, shape [batch, T], and gives q, shape [batch, T, V].
+    Block l, head h and unit u are those of the weights, the residual stream has their d_model coordinates. Where a
+    layer has fewer heads than another, the heads beyond them are zeros, and so are its units.
 
     Args:
-        construction: the construction; of any theorem on tokens.
-        precision: "float64" or "float32".
+        weights: a construction's, or a readout's (`construct.export.readout`), whose logits are then real logits.
+        dtype: the format of all weights.
 
     Raises:
-        InputError: TransformerLens 4 is not installed, or the precision is unknown.
-        TooLargeError: the dense weights do not fit into memory.
+        InputError: transformer-lens is not installed.
     """
-    if precision not in DTYPES:
-        raise InputError(f"the precision is {precision!r}: expected one of {', '.join(DTYPES)}")
-    weights = construction.weights
-    size = _Size(weights)
-    dtype = DTYPES[precision]
-    # The model, and the state that is copied into it.
-    refuse_beyond_memory(2 * size.parameters(weights) * dtype.itemsize, "a model of TransformerLens, all dense,")
-    lens, config = _package()
-    bridge = lens.boot_native(
-        config(
-            d_model=weights.d_model,
-            d_head=size.head,
-            n_heads=size.heads,
-            n_layers=len(weights.layers),
-            n_ctx=construction.layout.positions,
-            d_mlp=size.units,
-            d_vocab=construction.layout.vocabulary_size,
-            d_vocab_out=construction.layout.alphabet_size,
-            act_fn="relu",
-            normalization_type=None,
-            attn_scale=SCORES_DIVIDED_BY,
-            init_weights=False,
-            dtype=dtype,
-        ),
-        device="cpu",
+    try:
+        from transformer_lens.config import TransformerBridgeConfig
+        from transformer_lens.model_bridge import TransformerBridge
+        from transformer_lens.model_bridge.sources import native
+    except ImportError as error:
+        raise InputError(
+            "transformer-lens (4 or newer) is not installed: it comes with the extra interpretability, as in "
+            "pip install 'task-superposition[interpretability]'"
+        ) from error
+    assert native, "importing the source gives TransformerBridge its boot_native"
+    heads = max(weights.heads)
+    used = [layer.attention for layer in weights.layers if len(layer.attention.query)]
+    size = max(max(attention.query.shape[2], attention.value.shape[2]) for attention in used)
+    width = max(weights.mlp_width)
+    config = TransformerBridgeConfig(
+        d_model=weights.d_model,
+        d_head=size,
+        n_heads=heads,
+        n_layers=len(weights.layers),
+        n_ctx=int(weights.position_embedding.shape[0]),
+        d_vocab=int(weights.token_embedding.shape[0]),
+        d_vocab_out=int(weights.unembedding.shape[1]),
+        d_mlp=width,
+        act_fn="relu",
+        normalization_type=None,
+        init_weights=False,
         dtype=dtype,
-        model_name=construction.task_set.name,
     )
-    state = {name: torch.from_numpy(np.ascontiguousarray(tensor)).to(dtype) for name, tensor in _state(weights, size)}
-    bridge.load_state_dict(state)
+    bridge = TransformerBridge.boot_native(config, dtype=dtype)
+    with torch.no_grad():
+        for name, value in _parameters(weights, heads, size, width).items():
+            parameter = bridge.original_model.get_parameter(name)
+            parameter.copy_(torch.from_numpy(value))
     return bridge.eval()
 
 
-def _package() -> tuple[Any, Any]:
-    """TransformerBridge and the class of its configuration."""
-    try:
-        package, configuration = (
-            import_module("transformer_lens.model_bridge"),
-            import_module("transformer_lens.config"),
-        )
-        import_module("transformer_lens.model_bridge.sources.native")
-        return package.TransformerBridge, configuration.TransformerBridgeConfig
-    except (ImportError, AttributeError) as error:
-        raise InputError(
-            f"TransformerLens 4 is needed ({error}): pip install 'task-superposition[interpretability]'"
-        ) from error
-
-
-class _Size:
-    """One number of heads, one head size and one number of units for all layers, at least 1 each."""
-
-    def __init__(self, weights: TransformerWeights) -> None:
-        attention = [layer.attention for layer in weights.layers]
-        self.heads = max(1, *weights.heads)
-        self.head = max(1, *(max(part.query.shape[2], part.value.shape[2]) for part in attention))
-        self.units = max(1, *weights.mlp_width)
-
-    def parameters(self, weights: TransformerWeights) -> int:
-        d, together = weights.d_model, self.heads * self.head
-        layer = 4 * d * together + 3 * together + d + 2 * d * self.units + self.units + d
-        embedded = weights.token_embedding.shape[0] + weights.position_embedding.shape[0]
-        return int(len(weights.layers) * layer + d * (embedded + weights.unembedding.shape[1]))
-
-
-def _state(weights: TransformerWeights, size: _Size) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """The weights by TransformerLens' names; its matrices are [out, in]."""
-    d, together = weights.d_model, size.heads * size.head
-    yield "embed.weight", _dense(weights.token_embedding)
-    yield "pos_embed.weight", _dense(weights.position_embedding)
-    yield "unembed.weight", _dense(weights.unembedding).T
-    yield "unembed.bias", np.zeros(weights.unembedding.shape[1])
+def _parameters(weights: TransformerWeights, heads: int, size: int, width: int) -> dict[str, Any]:
+    """By the names of transformer_lens' NativeModel; a linear layer's weight has shape [outputs, inputs]."""
+    d = weights.d_model
+    found: dict[str, Any] = {
+        "tok_embed.weight": weights.token_embedding.toarray(),
+        "pos.weight": weights.position_embedding.toarray(),
+        "head.weight": weights.unembedding.toarray().T,
+    }
     for place, layer in enumerate(weights.layers):
-        at, attention, mlp = f"blocks.{place}", layer.attention, layer.mlp
-        query = SCORES_DIVIDED_BY * _dense(attention.query)
-        for name, part in (("q", query), ("k", _dense(attention.key)), ("v", _dense(attention.value))):
-            wide = np.zeros((size.heads, size.head, d))
-            wide[: part.shape[0], : part.shape[2]] = part.transpose(0, 2, 1)
-            yield f"{at}.attn.{name}.weight", wide.reshape(together, d)
-            yield f"{at}.attn.{name}.bias", np.zeros(together)
-        outward = np.zeros((size.heads, size.head, d))
-        outward[: attention.output.shape[0], : attention.output.shape[1]] = attention.output
-        yield f"{at}.attn.o.weight", outward.reshape(together, d).T
-        yield f"{at}.attn.o.bias", np.zeros(d)
-        units = size.units - len(mlp.bias_in)
-        yield f"{at}.mlp.in.weight", np.pad(_dense(mlp.w_in).T, ((0, units), (0, 0)))
-        yield f"{at}.mlp.in.bias", np.pad(_dense(mlp.bias_in), (0, units))
-        yield f"{at}.mlp.out.weight", np.pad(_dense(mlp.w_out).T, ((0, 0), (0, units)))
-        yield f"{at}.mlp.out.bias", _dense(mlp.bias_out)
+        attention, mlp, at = layer.attention, layer.mlp, f"layers.{place}"
+        query = attention.query.astype(np.float64) * math.sqrt(size)
+        for name, part in (("q", query), ("k", attention.key), ("v", attention.value)):
+            wide = np.zeros((heads, size, d))
+            wide[: len(part), : part.shape[2]] = part.transpose(0, 2, 1)
+            found |= {f"{at}.attn.{name}.weight": wide.reshape(-1, d), f"{at}.attn.{name}.bias": np.zeros(heads * size)}
+        out = np.zeros((heads, size, d))
+        out[: len(attention.output), : attention.output.shape[1]] = attention.output
+        found |= {f"{at}.attn.o.weight": out.reshape(-1, d).T, f"{at}.attn.o.bias": np.zeros(d)}
+        units = mlp.w_in.shape[1]
+        w_in, w_out = np.zeros((width, d)), np.zeros((d, width))
+        w_in[:units], w_out[:, :units] = mlp.w_in.toarray().T, mlp.w_out.toarray().T
+        found |= {f"{at}.mlp.fc_in.weight": w_in, f"{at}.mlp.fc_in.bias": _padded(mlp.bias_in, width)}
+        found |= {f"{at}.mlp.fc_out.weight": w_out, f"{at}.mlp.fc_out.bias": mlp.bias_out}
+    return {name: np.ascontiguousarray(value) for name, value in found.items()}
 
 
-def _dense(matrix: Array | Sparse) -> NDArray[np.float64]:
-    dense: Array = matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
-    return dense.astype(np.float64)
+def _padded(vector: Array, size: int) -> Array:
+    return np.pad(vector, (0, size - len(vector)))
