@@ -5,6 +5,7 @@
 # make bench        the benchmarks (about half an hour)
 # make mutants      altered weights: does the prover notice? (about 10 minutes, two processes)
 # make mutants-prover   altered provers: do the tests notice? (about 30 minutes, two processes)
+# make figures      draw every figure anew into docs/figures, and write docs/figures.md (about a minute)
 # make depth        how well one trained layer does as m grows (about 11 minutes, one process)
 # make study        trained models: do they superpose or commit? (about an hour, two processes)
 # make evaluations  a trained model and a construction asked the same (about 5 minutes)
@@ -35,7 +36,7 @@ endef
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-interpretability check bench mutants mutants-prover depth study evaluations constraints clean
+.PHONY: demo test test-interpretability check bench mutants mutants-prover figures depth study evaluations constraints clean
 
 demo: $(INSTALLED)
 	$(BIN)/construct build --suite country --out demo/country
@@ -63,6 +64,9 @@ mutants: $(INSTALLED)
 mutants-prover: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,mutation]'
 	$(BIN)/python -m benchmarks.prover_mutants --out benchmarks/prover-mutants.json
+
+figures: $(INSTALLED)
+	$(BIN)/python -m paper_figures.gallery
 
 depth: $(INSTALLED)
 	$(BIN)/python -m verify.summaries

@@ -14,6 +14,9 @@ from paper_figures.registry import FIGURES, entry
 from paper_figures.style import COLUMN, PAGE, STYLE
 
 THEORY = [figure.name for figure in FIGURES if figure.kind == "theory"]
+IN_ALL_FORMATS = {"superposition", "attention", "simplex"}
+"""Drawn twice as PDF, SVG and PNG; the others as PDF, to save time: layout and record are the same for each."""
+
 SMALLEST = 4.8
 """Points: the smallest letters that may stand in a figure."""
 
@@ -26,26 +29,25 @@ def test_a_figure_drawn_again_from_its_data_has_the_same_bytes(
     name: str, made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(STYLE, "savefig.dpi", 72)  # fewer dots in the PNG, to save time
-    record = made(name)
+    record, formats = made(name), FORMATS if name in IN_ALL_FORMATS else ("pdf",)
     before = to_json(record)
-    first = write(name, entry(name).load(), record, tmp_path / "first", FORMATS)
+    first = write(name, entry(name).load(), record, tmp_path / "first", formats)
     assert to_json(record) == before
-    again = redraw(first[0], [name], tmp_path / "again", FORMATS)
-    assert [path.name for path in first] == [f"{name}.{ending}" for ending in ("json", "txt", *FORMATS)]
+    again = redraw(first[0], [name], tmp_path / "again", formats)
+    assert [path.name for path in first] == [f"{name}.{ending}" for ending in ("json", "txt", *formats)]
     for path, other in zip(first, again, strict=True):
         assert path.read_bytes() == other.read_bytes(), path.name
-    _says_not_when_it_was_made(first[0].with_suffix(""))
+    _says_not_when_it_was_made({path.suffix: path.read_bytes() for path in first})
 
 
-def _says_not_when_it_was_made(stem: Path) -> None:
+def _says_not_when_it_was_made(files: dict[str, bytes]) -> None:
     """And embeds its fonts."""
-    content = stem.with_suffix(".pdf").read_bytes()
-    assert b"/FontFile2" in content
-    assert b"/Type3" not in content
-    assert b"CreationDate" not in content
-    assert b"<dc:date>" not in stem.with_suffix(".svg").read_bytes()
-    assert b"tEXtSoftware" not in stem.with_suffix(".png").read_bytes()
-    assert json.loads(stem.with_suffix(".json").read_bytes()).keys() == {"figure", "record"}
+    assert b"/FontFile2" in files[".pdf"]
+    assert b"/Type3" not in files[".pdf"]
+    assert b"CreationDate" not in files[".pdf"]
+    assert b"<dc:date>" not in files.get(".svg", b"")
+    assert b"tEXtSoftware" not in files.get(".png", b"")
+    assert json.loads(files[".json"]).keys() == {"figure", "record"}
 
 
 @pytest.mark.parametrize("name", THEORY)
