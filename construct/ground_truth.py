@@ -16,8 +16,10 @@ from construct.export.gpt2 import NORMALIZATIONS, mirrors, stream_scale
 from construct.export.readout import readout
 from construct.export.shape import stock_shape
 from construct.prompts import Layout
+from construct.reads import plan_reads
 from construct.residual_stream import ResidualStream
-from construct.tasks import SumTask
+from construct.seven_reads import seven_reads
+from construct.tasks import SumTask, TableTask
 from construct.theorems import Circuit, Construction
 from construct.transformer import Residual
 
@@ -94,6 +96,22 @@ def expected_pattern(head: Mapping[str, Any], layout: Layout, length: int) -> Re
     return pattern
 
 
+def answer_as_if(task: SumTask, as_if: Mapping[str, Any], inputs: Sequence[int]) -> int | None:
+    """The answer of a sum task that an ablation alters: as if the tokens at some inputs all counted the same.
+
+    Args:
+        task: the task.
+        as_if: an entry of `as_if` of an ablation: `inputs`, what each of them counts, and the totals that have rows.
+        inputs: n ids.
+    """
+    missing = as_if["inputs"]
+    values = [as_if["count"] if at in missing else task.values.get(inputs[at]) for at in task.positions]
+    if any(value is None for value in values):
+        return None
+    total, (least, most) = sum(value for value in values if value is not None), as_if["totals"]
+    return task.rows.get(total) if least <= total <= most else None
+
+
 def role_of(layout: Layout, position: int) -> tuple[str, int]:
     """The role of a position ("bos", "x", "eq" or "y") and its example, from 0; that of BOS is 0."""
     if position == 0:
@@ -158,9 +176,15 @@ def _task(
 ) -> dict[str, Any]:
     """What serves one task: its own units, the shared units that these read from, and the heads behind both."""
     task = construction.task_set.tasks[index]
-    own = [group for group in units if group["name"].endswith(f"[{task.name}]")]
+    # A task may be named like anything, so names are compared whole: "code[sum[0]]" is of a sum, not of a task.
+    codes = [group for group in units if group["name"].startswith("code[")]
+    own = [
+        group
+        for group in units
+        if group not in codes and group["name"] == f"{group['name'].partition('[')[0]}[{task.name}]"
+    ]
     behind = {name for group in own for name in group["reads"]}
-    shared = [group for group in units if group["name"].startswith("code[") and behind & set(group["writes"])]
+    shared = [group for group in codes if behind & set(group["writes"])]
     behind |= {name for group in shared for name in group["reads"]}
     readers = [head for head in heads if head["name"] != "average" and behind & set(head["writes"])]
     average = next(head for head in heads if head["name"] == "average")
@@ -188,19 +212,30 @@ def _interventions(
     ablated = []
     for head in heads:
         place = [head["layer"], head["head"]]
-        if head["name"] == "average":
-            removed, altered = [task["name"] for task in tasks], []
-        else:
-            users = [task for task in tasks if place in task["read_heads"]]
-            # Two layers take a missing number of a sum for another sum; seven hold "no sum" apart from all sums.
-            gone = [
-                task
-                for task in users
-                if task["kind"] == "table" or (construction.theorem == "seven-layer" and len(task["read_heads"]) == 1)
-            ]
-            removed = [task["name"] for task in gone]
-            altered = [task["name"] for task in users if task not in gone]
-        ablated.append({"head": place, "hook": head["hooks"]["z"], "set_to": 0, "removes": removed, "alters": altered})
+        removed: list[str] = []
+        as_if: dict[str, Any] = {}
+        for task, known in zip(construction.task_set.tasks, tasks, strict=True):
+            if head["name"] == "average":
+                removed.append(task.name)
+            elif place not in known["read_heads"] or not any(construction.stream[name].size for name in head["writes"]):
+                continue  # a code of one token has no bits: there is nothing to take away
+            elif isinstance(task, TableTask):
+                removed.append(task.name)
+            else:
+                as_if[task.name] = _sum_without(construction, task, head["attends"]["eq"]["places"])
+                if not _answers_without(task, as_if[task.name]):
+                    removed.append(task.name)
+                    del as_if[task.name]
+        ablated.append(
+            {
+                "head": place,
+                "hook": head["hooks"]["z"],
+                "set_to": 0,
+                "removes": removed,
+                "alters": list(as_if),
+                "as_if": as_if,
+            }
+        )
     return {
         "ablate_head": ablated,
         "ablate_units": [
@@ -214,6 +249,34 @@ def _interventions(
             "q = sum_k w_k u[g_k(query)]",
         },
     }
+
+
+def _sum_without(construction: Construction, task: SumTask, places: Sequence[int]) -> dict[str, Any]:
+    """What a sum task takes a sum for when a head reads nothing: its tokens count as much as the coordinate's 0.
+
+    A coordinate holds the sum less a shift for each of its positions, so a number that is missing counts that shift:
+    the middle of the values in two layers, one less than the least in seven. Rows beyond what any example can reach
+    are not in the weights.
+    """
+    if construction.theorem == "two-layer":
+        value = plan_reads(construction.task_set).sum_of(task).shift
+    else:
+        reads = seven_reads(construction.task_set)
+        scalar = reads.sums[reads.sum_of[task.name]]
+        value = scalar.shift // len(scalar.positions)
+    size = len(task.positions)
+    return {
+        "inputs": [place for place in places if place in task.positions],
+        "count": value,
+        "totals": [size * min(task.values.values()), size * max(task.values.values())],
+    }
+
+
+def _answers_without(task: SumTask, as_if: Mapping[str, Any]) -> bool:
+    """Whether a sum task may still answer: it reads something else, or the sum of nothing has a row."""
+    least, most = as_if["totals"]
+    total = len(task.positions) * as_if["count"]
+    return len(as_if["inputs"]) < len(task.positions) or (least <= total <= most and total in task.rows)
 
 
 def _layout(construction: Construction) -> dict[str, Any]:

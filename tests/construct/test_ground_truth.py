@@ -3,24 +3,26 @@
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, reject, settings
+from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
 
 from construct.constructions import KINDS
 from construct.errors import InputError, TaskError
-from construct.ground_truth import expected_pattern, ground_truth, role_of
+from construct.ground_truth import answer_as_if, expected_pattern, ground_truth, role_of
 from construct.oracle import answer
-from construct.prompts import Prompt
+from construct.prompts import Example, Prompt
 from construct.suites import build_suite
-from construct.tasks import TableTask, TaskSet
+from construct.tasks import Format, SumTask, TableTask, TaskSet
 from construct.theorems import Construction
 from construct.transformer import LayerWeights, TransformerWeights, forward, forward_from
 from tests.construct.comparison import Floats
-from tests.construct.strategies import Case, cases
+from tests.construct.strategies import Case, cases, task_sets
 
 theorems = st.sampled_from(sorted(KINDS))
 
@@ -30,6 +32,14 @@ def made(case: Case, theorem: str) -> Construction:
         return KINDS[theorem].build(case.task_set, examples=case.examples)
     except TaskError:
         reject()
+
+
+@st.composite
+def sums_among(draw: DrawFn) -> TaskSet:
+    """Task sets in which at least one task is a sum."""
+    task_set = draw(task_sets())
+    assume(any(isinstance(task, SumTask) for task in task_set.tasks))
+    return task_set
 
 
 def without_head(weights: TransformerWeights, layer: int, head: int) -> TransformerWeights:
@@ -95,18 +105,45 @@ def test_a_head_set_to_0_removes_the_tasks_that_the_key_names_and_no_other(
     assert found == pytest.approx(target(construction, case.prompt, ablation["removes"]), abs=1e-4)
 
 
-@settings(max_examples=25)
-@given(cases(), theorems)
-def test_a_head_that_alters_a_task_leaves_the_tasks_that_do_not_use_it(case: Case, theorem: str) -> None:
+def target_as_if(construction: Construction, prompt: Prompt, ablation: dict[str, Any]) -> Floats:
+    """The q of the tasks that an ablation leaves, with the sums that it alters answering as if."""
+    found, shown = np.zeros(construction.layout.alphabet_size), len(prompt.examples)
+    for task in construction.task_set.tasks:
+        if task.name in ablation["removes"]:
+            continue
+        altered = ablation["as_if"].get(task.name)
+        say = task.answer if altered is None else partial(answer_as_if, task, altered)
+        explained = sum(say(example.inputs) == example.answer for example in prompt.examples)
+        token = say(prompt.query)
+        if token is not None and shown:
+            found[token] += explained / shown
+    return found
+
+
+@settings(max_examples=60)
+@given(cases(sums_among()), theorems)
+def test_a_sum_that_misses_a_head_answers_as_the_key_says(case: Case, theorem: str) -> None:
     construction = made(case, theorem)
     for ablation in ground_truth(construction)["interventions"]["ablate_head"]:
-        touched = {*ablation["removes"], *ablation["alters"]}
-        trace = forward(without_head(construction.weights, *ablation["head"]), construction.layout.ids(case.prompt))
-        evidence = trace.after_mlp[-1][-1, construction.stream["evidence"].coordinates]
-        exact = answer(case.task_set, case.prompt).evidence
-        for task, found, share in zip(case.task_set.tasks, evidence, exact, strict=True):
-            if task.name not in touched:
-                assert found == pytest.approx(float(share), abs=1e-4), task.name
+        assert set(ablation["as_if"]) == set(ablation["alters"])
+        assert not {*ablation["removes"]} & {*ablation["alters"]}
+        found = output(construction, without_head(construction.weights, *ablation["head"]), case.prompt)
+        assert found == pytest.approx(target_as_if(construction, case.prompt, ablation), abs=1e-4)
+
+
+@pytest.mark.parametrize("theorem", sorted(KINDS))
+def test_a_number_that_is_missing_makes_another_sum(theorem: str) -> None:
+    tasks = (
+        TableTask("first", (0,), {(0,): 0}),
+        TableTask("second", (1,), {(0,): 0}),
+        SumTask("sum", (0, 1), {0: 5, 1: 6, 2: 9}, {total: total % 3 for total in range(10, 19)}),
+    )
+    construction = KINDS[theorem].build(TaskSet("sums", tuple("abc"), 2, Format(), tasks), examples=3)
+    read = ground_truth(construction)["interventions"]["ablate_head"][0]
+    assert (read["removes"], read["alters"]) == (["first"], ["sum"])
+    count = {"two-layer": 7, "seven-layer": 4}[theorem]  # the middle of 5 .. 9, and one less than the least
+    assert read["as_if"]["sum"] == {"inputs": [0], "count": count, "totals": [10, 18]}
+    assert answer_as_if(tasks[2], read["as_if"]["sum"], (0, 2)) == (count + 9) % 3
 
 
 @settings(max_examples=25)
@@ -165,6 +202,32 @@ def test_tasks_that_share_an_input_share_a_head_and_go_together() -> None:
     for theorem in sorted(KINDS):
         found = ground_truth(KINDS[theorem].build(task_set, examples=3))["interventions"]["ablate_head"]
         assert [part["removes"] for part in found] == [["one", "other"], ["third"], ["one", "other", "third"]]
+
+
+def test_a_task_may_be_named_like_a_sum() -> None:
+    tasks = (
+        SumTask("s", (0, 1), {0: 0, 1: 1, 2: 2}, {0: 0, 1: 1}),
+        TableTask("sum[0]", (1,), {(0,): 1, (1,): 2}),
+    )
+    construction = KINDS["two-layer"].build(TaskSet("names", tuple("abc"), 2, Format(), tasks), examples=3)
+    found = {task["name"]: task for task in ground_truth(construction)["tasks"]}
+    assert [unit["name"] for unit in found["s"]["shared_units"]] == ["code[sum[0]]"]
+    assert [unit["name"] for unit in found["sum[0]"]["units"]] == ["evidence[sum[0]]", "answer[sum[0]]"]
+    assert found["sum[0]"]["read_heads"] == [[0, 0]]
+
+
+def test_a_head_that_reads_a_code_without_bits_removes_nothing() -> None:
+    task_set = TaskSet("one", ("a",), 1, Format(), (TableTask("only", (0,), {(0,): 0}),))
+    for theorem, removed in (("two-layer", []), ("seven-layer", ["only"])):
+        construction = KINDS[theorem].build(task_set, examples=2)
+        read, average = ground_truth(construction)["interventions"]["ablate_head"]
+        assert (read["removes"], average["removes"]) == (removed, ["only"])
+        found = output(
+            construction,
+            without_head(construction.weights, *read["head"]),
+            Prompt((Example((0,), 0),), (0,)),
+        )
+        assert found == pytest.approx([0.0 if removed else 1.0], abs=1e-4)
 
 
 @pytest.mark.parametrize("theorem", sorted(KINDS))
