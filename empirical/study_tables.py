@@ -15,6 +15,8 @@ from empirical.study_records import read_study as read
 
 Row = Sequence[str]
 PAGE = Path("docs/training-study.md")
+DEEPER = "3 layers, width 48"
+"""The label of the runs that learn best."""
 
 
 def at(curve: Sequence[Condition], share: float) -> Condition:
@@ -59,7 +61,7 @@ def figure(found: Interval | float | None, digits: int = 2) -> str:
 
 def title(run: Run) -> str:
     """A run in a table."""
-    return f"{run.label}, seed {run.settings['seed']}" if run.group == "main" else run.label
+    return f"{run.label}, seed {run.settings['seed']}" if run.group == "main" or run.label == DEEPER else run.label
 
 
 def named(run: Run) -> str:
@@ -133,7 +135,11 @@ def histograms(study: Study) -> str:
     rows: list[Row] = []
     main = study.runs[0]
     found = [(name, study.predicted(name, main.setup)) for name in (EXACT, ONE_TASK, LAST)]
-    shown = [(title(run), run) for run in study.runs if run.setup == main.setup and run.group in ("main", "mixed")]
+    shown = [
+        (title(run), run)
+        for run in study.runs
+        if run.setup == main.setup and (run.group in ("main", "mixed") or run.label == DEEPER)
+    ]
     for name, answers in [*((name, one.answers) for name, one in found if one), *((n, r.answers) for n, r in shown)]:
         for share in (0.25, 0.5, 0.75):
             one = at(answers.curve, share)
@@ -163,18 +169,15 @@ def emergences(study: Study) -> str:
 
 
 def findings(study: Study) -> str:
-    """The main figures: the preset's models, from the least to the largest over seeds, beside exact learners."""
+    """The main figures: the preset's models and the deeper ones, from the least to the largest over seeds."""
     main = study.group("main")
+    deeper = [run for run in study.runs if run.setup == main[0].setup and run.label == DEEPER]
     others = [study.predicted(name, main[0].setup) for name in (EXACT, ONE_TASK, LAST)]
-    asked = [run.answers for run in main]
     beside = [None if one is None else one.answers for one in others]
 
     def row(name: str, measure: Callable[[Answers], float | None]) -> Row:
-        return (
-            name,
-            _range([measure(one) for one in asked]),
-            *(figure(None if one is None else measure(one)) for one in beside),
-        )
+        trained = [_range([measure(run.answers) for run in runs]) for runs in (main, deeper)]
+        return (name, *trained, *(figure(None if one is None else measure(one)) for one in beside))
 
     rows = [
         row("accuracy on pure prompts, least of the tasks", least_accuracy),
@@ -188,7 +191,8 @@ def findings(study: Study) -> str:
         row("KL of the mean, uniform over 3", lambda one: one.uniform[-1].kl_of_mean),
         row("r, uniform over 3", lambda one: one.uniform[-1].completion.value),
     ]
-    return markdown(("figure", f"preset cpu, {len(main)} seeds", EXACT, ONE_TASK, LAST), rows)
+    columns = ("figure", *(f"{runs[0].label}, {len(runs)} seeds" if runs else "-" for runs in (main, deeper)))
+    return markdown((*columns, EXACT, ONE_TASK, LAST), rows)
 
 
 def _range(found: Sequence[float | None]) -> str:
