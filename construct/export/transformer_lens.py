@@ -2,18 +2,20 @@
 
 TransformerLens 4 makes a TransformerBridge around a network of its own (`boot_native`), which may have no normalisation
 and any head size: the construction fits in as it is. Only narrower heads, missing heads and missing units are padded
-with zeros, and the scores' division by sqrt(head size) is undone in the queries.
+with zeros. The scores are divided by a number that must not be 1: it is 2, and the queries are doubled, which is exact.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 import torch
 
 from construct.errors import InputError
+from construct.memory import refuse_beyond_memory
 from construct.residual_stream import Array
 from construct.transformer import TransformerWeights
+
+SCORES_DIVIDED_BY = 2.0
 
 
 def transformer_lens_model(weights: TransformerWeights, *, dtype: torch.dtype = torch.float64) -> Any:
@@ -28,6 +30,7 @@ def transformer_lens_model(weights: TransformerWeights, *, dtype: torch.dtype = 
 
     Raises:
         InputError: transformer-lens is not installed.
+        TooLargeError: the dense weights do not fit into memory.
     """
     try:
         from transformer_lens.config import TransformerBridgeConfig
@@ -43,6 +46,11 @@ def transformer_lens_model(weights: TransformerWeights, *, dtype: torch.dtype = 
     used = [layer.attention for layer in weights.layers if len(layer.attention.query)]
     size = max(max(attention.query.shape[2], attention.value.shape[2]) for attention in used)
     width = max(weights.mlp_width)
+    d = weights.d_model
+    total = len(weights.layers) * (4 * d * heads * size + 2 * d * width)
+    total += d * (weights.token_embedding.shape[0] + weights.position_embedding.shape[0] + weights.unembedding.shape[1])
+    # The float64 arrays that are copied, and the model.
+    refuse_beyond_memory((8 + dtype.itemsize) * total, f"a TransformerBridge of {total:,} parameters, all dense,")
     config = TransformerBridgeConfig(
         d_model=weights.d_model,
         d_head=size,
@@ -54,10 +62,11 @@ def transformer_lens_model(weights: TransformerWeights, *, dtype: torch.dtype = 
         d_mlp=width,
         act_fn="relu",
         normalization_type=None,
+        attn_scale=SCORES_DIVIDED_BY,
         init_weights=False,
         dtype=dtype,
     )
-    bridge = TransformerBridge.boot_native(config, dtype=dtype)
+    bridge = TransformerBridge.boot_native(config, dtype=dtype, device="cpu")
     with torch.no_grad():
         for name, value in _parameters(weights, heads, size, width).items():
             parameter = bridge.original_model.get_parameter(name)
@@ -75,7 +84,7 @@ def _parameters(weights: TransformerWeights, heads: int, size: int, width: int) 
     }
     for place, layer in enumerate(weights.layers):
         attention, mlp, at = layer.attention, layer.mlp, f"layers.{place}"
-        query = attention.query.astype(np.float64) * math.sqrt(size)
+        query = attention.query.astype(np.float64) * SCORES_DIVIDED_BY
         for name, part in (("q", query), ("k", attention.key), ("v", attention.value)):
             wide = np.zeros((heads, size, d))
             wide[: len(part), : part.shape[2]] = part.transpose(0, 2, 1)

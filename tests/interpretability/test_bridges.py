@@ -14,6 +14,7 @@ from construct.errors import TaskError
 from construct.export.folder import write_huggingface
 from construct.export.gpt2 import NORMALIZATIONS, stock_model, stream_scale
 from construct.export.provenance import Source
+from construct.export.readout import readout
 from construct.export.transformer_lens import transformer_lens_model
 from construct.ground_truth import expected_pattern, ground_truth
 from construct.oracle import answer
@@ -85,6 +86,19 @@ def test_ablating_through_hooks_removes_what_the_key_says_and_nothing_else(case:
         with torch.no_grad():
             found = model.run_with_hooks(ids, fwd_hooks=[(ablation["hook"], zero_head(ablation["head"][1]))])
         assert found[0, -1].numpy() == pytest.approx(due, abs=1e-4)
+
+
+@settings(max_examples=8)
+@given(cases(), theorems)
+def test_the_plain_bridge_of_a_readout_predicts_the_mixture(case: Case, theorem: str) -> None:
+    construction = made(case, theorem)
+    ids = construction.layout.ids(case.prompt)
+    with torch.no_grad():
+        logits = transformer_lens_model(readout(construction).weights)(torch.tensor([ids]))
+    exact = answer(case.task_set, case.prompt).distribution
+    size = construction.layout.alphabet_size
+    due = [float(exact.get(token, 0)) if exact else 1 / size for token in range(size)]
+    assert logits[0, -1].softmax(-1)[:size].numpy() == pytest.approx(due, abs=1e-5)
 
 
 def test_a_key_with_two_heads_exchanged_is_noticed() -> None:
