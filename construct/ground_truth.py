@@ -15,6 +15,7 @@ from construct.errors import InputError
 from construct.export.gpt2 import NORMALIZATIONS, mirrors, stream_scale
 from construct.export.readout import readout
 from construct.export.shape import stock_shape
+from construct.mlp import read_subspace
 from construct.prompts import Layout
 from construct.reads import plan_reads
 from construct.residual_stream import ResidualStream
@@ -217,10 +218,13 @@ def _interventions(
         for task, known in zip(construction.task_set.tasks, tasks, strict=True):
             if head["name"] == "average":
                 removed.append(task.name)
-            elif place not in known["read_heads"] or not any(construction.stream[name].size for name in head["writes"]):
-                continue  # a code of one token has no bits: there is nothing to take away
+            elif place not in known["read_heads"]:
+                continue
             elif isinstance(task, TableTask):
-                removed.append(task.name)
+                # A code of one token may have no bits: then there is nothing to take away.
+                codes = {read_subspace(position) for position in task.reads} & set(head["writes"])
+                if any(construction.stream[name].size for name in codes):
+                    removed.append(task.name)
             else:
                 as_if[task.name] = _sum_without(construction, task, head["attends"]["eq"]["places"])
                 if not _answers_without(task, as_if[task.name]):

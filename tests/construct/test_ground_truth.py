@@ -217,17 +217,19 @@ def test_a_task_may_be_named_like_a_sum() -> None:
 
 
 def test_a_head_that_reads_a_code_without_bits_removes_nothing() -> None:
-    task_set = TaskSet("one", ("a",), 1, Format(), (TableTask("only", (0,), {(0,): 0}),))
-    for theorem, removed in (("two-layer", []), ("seven-layer", ["only"])):
+    # The head of the table reads for a sum too, which has a coordinate, and whose only total is that of nothing.
+    tasks = (TableTask("table", (0,), {(0,): 0}), SumTask("sum", (0,), {0: 5}, {5: 0}))
+    task_set = TaskSet("one", ("a",), 1, Format(), tasks)
+    for theorem, removed, altered in (("two-layer", [], ["sum"]), ("seven-layer", ["table", "sum"], [])):
         construction = KINDS[theorem].build(task_set, examples=2)
         read, average = ground_truth(construction)["interventions"]["ablate_head"]
-        assert (read["removes"], average["removes"]) == (removed, ["only"])
+        assert (read["removes"], read["alters"], average["removes"]) == (removed, altered, ["table", "sum"])
         found = output(
             construction,
             without_head(construction.weights, *read["head"]),
             Prompt((Example((0,), 0),), (0,)),
         )
-        assert found == pytest.approx([0.0 if removed else 1.0], abs=1e-4)
+        assert found == pytest.approx([0.0 if removed else 2.0], abs=1e-4)
 
 
 @pytest.mark.parametrize("theorem", sorted(KINDS))
