@@ -9,6 +9,7 @@
 # make depth        how well one trained layer does as m grows (about 11 minutes, one process)
 # make study        trained models: do they superpose or commit? (about an hour, two processes)
 # make evaluations  a trained model and a construction asked the same (about 5 minutes)
+# make settings     constructions asked in the paper's four settings, and their task vectors (about 4 minutes)
 # make constraints  write constraints.txt anew (to move torch, edit its pin there first)
 # make clean        remove what the other targets wrote
 
@@ -36,7 +37,7 @@ endef
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-interpretability check bench mutants mutants-prover figures depth study evaluations constraints clean
+.PHONY: demo test test-interpretability check bench mutants mutants-prover figures depth study evaluations settings constraints clean
 
 demo: $(INSTALLED)
 	$(BIN)/construct build --suite country --out demo/country
@@ -95,6 +96,20 @@ evaluations: $(INSTALLED)
 	cd $(EVALUATIONS) && for model in construction export trained; do \
 		$(CONSTRUCT) task-vectors $$model --task-file tasks.json --examples 12 \
 			--json $(CURDIR)/records/task-vectors-$$model.json || exit 1; done
+
+settings: CONSTRUCT := $(CURDIR)/$(BIN)/construct
+settings: $(INSTALLED)
+	mkdir -p $(EVALUATIONS) records/settings
+	cd $(EVALUATIONS) && for setting in add_translate:80 country:60 copy_add:60 letters:80; do \
+		suite=$${setting%:*}; examples=$${setting#*:}; \
+		{ test -d $$suite || $(CONSTRUCT) build --suite $$suite --examples $$examples --out $$suite; } && \
+		$(CONSTRUCT) evaluate $$suite --out setting-$$suite || exit 1; \
+		cp setting-$$suite/results.jsonl $(CURDIR)/records/settings/$$suite.jsonl; done
+	cd $(EVALUATIONS) && $(CONSTRUCT) suites retrieval --tasks 3 --alphabet-size 16 --inputs 3 > tasks.json
+	cd $(EVALUATIONS) && test -d seven || \
+		$(CONSTRUCT) build --theorem seven-layer --task-file tasks.json --examples 12 --out seven
+	cd $(EVALUATIONS) && $(CONSTRUCT) task-vectors seven --examples 12 --prompts 60 --mixture ret_1=3,ret_2=2,ret_3=1 \
+		--json $(CURDIR)/records/task-vectors-seven-layer.json
 
 # A .venv that is half made, or made with a Python that is too old, is made again.
 $(INSTALLED): pyproject.toml constraints.txt
