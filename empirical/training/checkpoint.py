@@ -97,14 +97,21 @@ def _tasks_json(task_set: TaskSet) -> bytes:
     return (json.dumps(task_set_to_json(task_set), ensure_ascii=False) + "\n").encode()
 
 
-def prepare_folder(directory: Path, wanted: Mapping[str, Any]) -> None:
-    """Make a run's folder, or see that it is this run's, and put back a checkpoint that was being replaced.
-
-    Raises:
-        ArtifactError: the folder cannot be made, holds something else, another run, or one of other code.
-    """
+def make_folder(directory: Path) -> None:
+    """Make a run's folder. Raises ArtifactError where it cannot be made."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"cannot use {directory}: {error.strerror or error}: choose another --out") from error
+
+
+def prepare_folder(directory: Path, wanted: Mapping[str, Any]) -> None:
+    """See that a folder is empty or this run's, and put back a checkpoint that was being replaced.
+
+    Raises:
+        ArtifactError: it holds something else, another run, or one of other code.
+    """
+    try:
         others = sorted(entry.name for entry in directory.iterdir() if entry.name not in OWN_ENTRIES)
         if others:
             raise ArtifactError(f"{directory} holds something else ({others[0]}): choose another --out")
@@ -116,6 +123,33 @@ def prepare_folder(directory: Path, wanted: Mapping[str, Any]) -> None:
         raise ArtifactError(f"cannot use {directory}: {error.strerror or error}: choose another --out") from error
     if (directory / LOG).exists():
         _check_same(directory, read_log(directory)[0].get("identity"), wanted)
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[None]:
+    """Within this, no other process of this machine trains in the folder; what a killed one held is free again.
+
+    Raises:
+        ArtifactError: another process does.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # not on this system
+        yield
+        return
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ArtifactError(
+                f"another process is training in {directory}: wait for it, or choose another --out"
+            ) from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def read(directory: Path, wanted: Mapping[str, Any]) -> Checkpoint | None:
@@ -133,7 +167,7 @@ def read(directory: Path, wanted: Mapping[str, Any]) -> Checkpoint | None:
             raise ValueError(f"its format is {data['format']!r}")
         _check_same(folder, data["identity"], wanted)
         progress = Progress(**data["progress"])
-        tensors = load_file(folder / STATE_TENSORS)
+        tensors = {name: tensor.clone() for name, tensor in load_file(folder / STATE_TENSORS).items()}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ArtifactError(
             f"{folder} is no checkpoint of `construct train` or is damaged ({error}): choose another --out, or delete "
@@ -143,10 +177,17 @@ def read(directory: Path, wanted: Mapping[str, Any]) -> Checkpoint | None:
 
 
 def read_model(found: Checkpoint) -> Any:
-    """The model of a checkpoint, in float32. Raises ArtifactError where it is damaged."""
+    """The model of a checkpoint, in float32. Raises ArtifactError where it is damaged.
+
+    A tensor that is read from a file lies where it lies there, and on a CPU the order of a product's sums can depend on
+    its place in memory. So weights, like moments, are copied to where torch has those of a new model.
+    """
     transformers = library("transformers")
     try:
-        return transformers.AutoModelForCausalLM.from_pretrained(found.directory, dtype=torch.float32)
+        model = transformers.AutoModelForCausalLM.from_pretrained(found.directory, dtype=torch.float32)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+        return model
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ArtifactError(f"{found.directory} is damaged ({reason}): delete it to start anew") from error

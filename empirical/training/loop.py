@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -95,17 +95,20 @@ def train(
     wanted = checkpoint.identity(task_set, settings)
     with accelerated(settings) as accelerator:
         settings.share(accelerator.num_processes)
-        if accelerator.is_main_process:
-            checkpoint.prepare_folder(directory, wanted)
-        accelerator.wait_for_everyone()
-        found = checkpoint.read(directory, wanted)
-        if found is not None and found.progress.finished:
-            return found.progress
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
-        run = Trainer(task_set, settings, directory, wanted, accelerator, found)
-        accelerator.wait_for_everyone()  # all have read before the first writes
-        return run.go(save_every, tell)
+        with ExitStack() as kept:
+            if accelerator.is_main_process:
+                checkpoint.make_folder(directory)
+                kept.enter_context(checkpoint.held(directory))
+                checkpoint.prepare_folder(directory, wanted)
+            accelerator.wait_for_everyone()
+            found = checkpoint.read(directory, wanted)
+            if found is not None and found.progress.finished:
+                return found.progress
+            if settings.threads:
+                torch.set_num_threads(settings.threads)
+            run = Trainer(task_set, settings, directory, wanted, accelerator, found)
+            accelerator.wait_for_everyone()  # all have read before the first writes
+            return run.go(save_every, tell)
 
 
 @contextmanager

@@ -96,6 +96,15 @@ def test_a_checkpoint_that_was_being_replaced_is_put_back(tmp_path: Path) -> Non
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "log.jsonl"]
 
 
+def test_what_is_read_lies_in_memory_as_what_is_made(tmp_path: Path) -> None:
+    train(TASKS, TINY, tmp_path)
+    found = checkpoint.read(tmp_path, checkpoint.identity(TASKS, TINY))
+    assert found is not None
+    made = [one.data_ptr() % 64 for one in make_model(TINY, TINY.layout(TASKS)).parameters()]
+    assert [one.data_ptr() % 64 for one in checkpoint.read_model(found).parameters()] == made == [0] * len(made)
+    assert {one.data_ptr() % 64 for one in found.tensors.values()} == {0}
+
+
 def test_a_finished_run_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train(TASKS, TINY, tmp_path)
     monkeypatch.setattr(loop, "Trainer", None)  # would fail if it were called
@@ -217,6 +226,13 @@ def test_a_foreign_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="cannot use"):
         train(TASKS, TINY, tmp_path / "thesis.tex")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path: Path) -> None:
+    with checkpoint.held(tmp_path), pytest.raises(ArtifactError, match="another process is training in"):
+        train(TASKS, TINY, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert train(TASKS, TINY, tmp_path).step == 13  # it is free again
 
 
 @pytest.mark.parametrize("name", ["training.json", "training.safetensors", "model.safetensors"])

@@ -135,9 +135,10 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_weights(construct: Comman
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) >= 1, done.stdout
+    losses = [[(row["step"], row["loss"]) for row in read_log(tmp_path / name)[1]] for name in ("whole", "killed")]
+    assert losses[0] == losses[1]
+    assert [step for step, _ in losses[0]] == [20, 40, 60]
     assert _weights(tmp_path / "whole") == _weights(tmp_path / "killed")
-    steps = [[row["step"] for row in read_log(tmp_path / name)[1]] for name in ("whole", "killed")]
-    assert steps[0] == steps[1] == [20, 40, 60]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
