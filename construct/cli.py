@@ -37,6 +37,7 @@ COMMANDS: Mapping[str, _Entry] = {
     "task-vectors": _Entry("empirical.commands.task_vectors", "Find, mix and put in a model's task vectors."),
     "mechanism": _Entry("empirical.commands.mechanism", "Look in models for what the construction does."),
     "figures": _Entry("paper_figures.commands.figures", "Draw the figures of the theory and of the comparisons."),
+    "explore": _Entry("paper_figures.commands.explore", "Make a page for the browser that runs a construction."),
 }
 
 
