@@ -33,8 +33,9 @@ KINDS = {"theory": "Theory", "comparison": "Models compared"}
 
 def section(figure: Entry, caption: str) -> str:
     """A figure's part of the page."""
+    text = textwrap.fill(caption, 120, break_on_hyphens=False)
     return (
-        f"### {figure.name}\n\n![{figure.shows}]({FOLDER}/{figure.name}.png)\n\n{textwrap.fill(caption, 120)}\n\n"
+        f"### {figure.name}\n\n![{figure.shows}]({FOLDER}/{figure.name}.png)\n\n{text}\n\n"
         f"```console\n$ construct figures {figure.name}\n```\n"
     )
 

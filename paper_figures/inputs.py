@@ -99,6 +99,11 @@ class Inputs:
         return two_layer(build_suite(SUITE), examples=EXAMPLES)
 
     @cached_property
+    def shows_country(self) -> bool:
+        """Whether the prompt is the text above: none was given, and the tasks are those of the suite."""
+        return self._prompt is None and self.construction.task_set == build_suite(SUITE)
+
+    @cached_property
     def verdict(self) -> Verdict:
         """The proof of the construction for all prompts, worked out anew."""
         return judge(self.construction, "")
@@ -113,7 +118,7 @@ class Inputs:
             except (OSError, ValueError) as error:
                 raise InputError(f"cannot read the prompt {self._prompt}: {error}") from error
             parsed = parse_prompt(text, task_set)
-        elif task_set.name == SUITE:
+        elif self.shows_country:
             parsed = parse_prompt(PROMPT, task_set)
         else:
             generator = np.random.default_rng(0)

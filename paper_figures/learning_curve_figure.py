@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from construct.errors import InputError
 from construct.oracle import answer
 from construct.prediction import Predictor
 from construct.prompts import Example, Prompt
 from construct.theorems import Construction
-from paper_figures.inputs import SUITE, Inputs
+from paper_figures.inputs import Inputs
 from paper_figures.records import Record
 from paper_figures.style import BLACK, GREY, LIGHT, PAGE, new_figure, panel, plain, task_colour, task_marker, tint
 
@@ -68,7 +69,9 @@ def collect(inputs: Inputs) -> LearningCurveRecord:
     """Answer the query after 0, 1, 2, ... examples."""
     construction = inputs.construction
     task_set = construction.task_set
-    prompt = _with_unexplained(construction, inputs.prompt)
+    prompt = _with_unexplained(construction, inputs.prompt) if inputs.shows_country else inputs.prompt
+    if not prompt.examples:
+        raise InputError("the figure in-context-learning-curve needs a prompt with examples: this one has none")
     given = [task.answer(prompt.query) for task in task_set.tasks]
     tokens = list(dict.fromkeys(token for token in given if token is not None))
     prompts = [Prompt(prompt.examples[:seen], prompt.query) for seen in range(len(prompt.examples) + 1)]
@@ -103,9 +106,9 @@ def collect(inputs: Inputs) -> LearningCurveRecord:
 
 
 def _with_unexplained(construction: Construction, prompt: Prompt) -> Prompt:
-    """The prompt with two examples that no task explains, where its tokens are those of the country suite."""
+    """The prompt of the country suite with two examples that no task explains, where there is room for them."""
     task_set, examples = construction.task_set, list(prompt.examples)
-    if task_set.name != SUITE or len(examples) + len(UNEXPLAINED) > construction.layout.examples:
+    if len(examples) + len(UNEXPLAINED) > construction.layout.examples:
         return prompt
     for place, (left, right) in zip((3, 8), UNEXPLAINED, strict=True):
         examples.insert(place, Example((task_set.ids[left],), task_set.ids[right]))
@@ -193,6 +196,7 @@ def caption(record: LearningCurveRecord) -> str:
         "which no task explains. (a) Evidence of each task: the exact share c_k/m' (line) and what the construction "
         f"holds in its residual stream, float32 (points). (b) The answers to {record.query!r}: exact target q, stacked "
         "(bars), and the model's output (dashes). What is missing to 1 belongs to examples that no task explains, or "
-        "to tasks without an answer. (c) Which tasks explain which example. Measured: the largest distance of output "
+        "to tasks without an answer; more than 1 comes from examples that several tasks explain. (c) Which tasks "
+        "explain which example. Measured: the largest distance of output "
         f"and target, summed over the answers, is {worst:.1g} on this prompt."
     )

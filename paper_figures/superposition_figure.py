@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from construct.errors import InputError
 from construct.oracle import answer
 from construct.prediction import Predictor
 from construct.prompts import format_prompt
@@ -87,6 +88,10 @@ def collect(inputs: Inputs) -> SuperpositionRecord:
     """Run the prompt in both formats, and prove the bound."""
     construction, prompt = inputs.construction, inputs.prompt
     task_set, exact = construction.task_set, answer(construction.task_set, prompt)
+    if not exact.target:
+        raise InputError(
+            "the figure superposition needs a prompt with an example that some task explains: give another"
+        )
     outputs = {}
     for form in FORMATS:
         (prediction,) = Predictor(construction, dtype=form).predict([prompt])

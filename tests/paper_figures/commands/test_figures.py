@@ -1,5 +1,6 @@
 """`construct figures`: what it writes and what it refuses."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,29 @@ def test_records_of_another_form_are_refused(content: str, construct: Command, t
     ran = construct("figures", "precision-frontier", "--records", tmp_path, "--out", tmp_path / "o")
     ran.refused("precision-frontier", "results.json")
     assert not (tmp_path / "o").exists()
+
+
+def test_a_prompt_that_a_figure_cannot_show_is_refused(construct: Command, tmp_path: Path) -> None:
+    (tmp_path / "none.txt").write_text("Peru->\n", encoding="utf-8")
+    (tmp_path / "odd.txt").write_text("Spain->Tokyo\nPeru->\n", encoding="utf-8")
+    for figure, prompt in (
+        ("superposition", "none"),
+        ("superposition", "odd"),
+        ("in-context-learning-curve", "none"),
+    ):
+        ran = construct("figures", figure, "--prompt", tmp_path / f"{prompt}.txt", "--out", tmp_path / "o")
+        ran.refused(f"the figure {figure} needs a prompt")
+
+
+def test_a_prompt_of_the_users_is_drawn_as_it_is(construct: Command, tmp_path: Path) -> None:
+    (tmp_path / "own.txt").write_text(
+        "France->Paris\nSpain->Tokyo\nChad->Africa\nOman->OMAN\nPeru->\n", encoding="utf-8"
+    )
+    names = ("in-context-learning-curve", "attention")
+    ran = construct("figures", *names, "--prompt", tmp_path / "own.txt", "--out", tmp_path, "--format", "svg")
+    assert ran.status == 0
+    steps = json.loads((tmp_path / "in-context-learning-curve.json").read_bytes())["record"]["steps"]
+    assert [step["example"] for step in steps] == ["", "France->Paris", "Spain->Tokyo", "Chad->Africa", "Oman->OMAN"]
 
 
 def test_names_or_one_of_the_sets_must_be_given(construct: Command, tmp_path: Path) -> None:
