@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
@@ -190,9 +191,16 @@ def findings(study: Study) -> str:
         row("KL, uniform over 3, mean over prompts", lambda one: one.uniform[-1].kl.value),
         row("KL of the mean, uniform over 3", lambda one: one.uniform[-1].kl_of_mean),
         row("r, uniform over 3", lambda one: one.uniform[-1].completion.value),
+        *(row(f"TV to {name}, uniform over 3", partial(_apart, name)) for name in (EXACT, ONE_TASK, LAST)),
     ]
     columns = ("figure", *(f"{runs[0].label}, {len(runs)} seeds" if runs else "-" for runs in (main, deeper)))
     return markdown((*columns, EXACT, ONE_TASK, LAST), rows)
+
+
+def _apart(name: str, answers: Answers) -> float | None:
+    """The mean distance to a prediction, on the uniform mixture of all tasks."""
+    found = answers.uniform[-1].distances.get(name)
+    return None if found is None else found.value
 
 
 def _range(found: Sequence[float | None]) -> str:

@@ -15,12 +15,15 @@ from construct.errors import ArtifactError, InputError
 from construct.suites import build_suite
 from empirical import measures
 from empirical import study as the_study
+from empirical.records import load_results
 from empirical.strict_json import built
 from empirical.study import Plan, command, emergence, execute, moment, plans, slope_of, study, task_set_of
 from empirical.study_measures import Reply, accuracy, ask, completed, condition, fitted, ranks, shares
 from empirical.study_predictions import Learner, learners, prediction
 from empirical.study_prompts import Probe, curve_counts, make_probes, uniform_counts
 from empirical.study_records import EXACT, LAST, MIXING, ONE_TASK, Interval, Moment, Point, Setup, read_study
+from empirical.study_tables import filled, tables
+from empirical.superposition_index import superposition_index
 from empirical.training.models import make_model
 from empirical.training.settings import Settings
 
@@ -313,3 +316,35 @@ def test_shares_are_among_the_tasks_of_the_mixture() -> None:
     found = shares(reply(np.array([[0.1, 0.3, 0.6]])), 2)
     assert found.tolist() == [pytest.approx([0.25, 0.75])]
     assert dataclasses.is_dataclass(Reply)
+
+
+def test_the_page_shows_the_figures_of_the_record() -> None:
+    page = (ROOT / "docs" / "training-study.md").read_text(encoding="utf-8")
+    record = read_study(ROOT / "records" / "training-study.json")
+    assert filled(page, tables(record)) == page, "python -m empirical.study_tables puts them there"
+    made = {plan.name: plan for plan in plans()}
+    assert [run.name for run in record.runs] == list(made)
+    for run in record.runs:
+        assert run.setup == made[run.name].setup
+        assert run.settings == made[run.name].settings.to_json(), "with the settings that stand in the code"
+    assert (record.prompts, record.kept) == (the_study.PROMPTS, the_study.KEPT)
+
+
+def test_a_page_without_a_place_for_a_table_is_refused() -> None:
+    assert (
+        filled("a\n<!-- one -->\nold\n<!-- end -->\nb", {"one": "new"}) == "a\n<!-- one -->\n\nnew\n\n<!-- end -->\nb"
+    )
+    with pytest.raises(ArtifactError, match="0 places for the table 'two'"):
+        filled("<!-- one -->\n<!-- end -->", {"two": "new"})
+
+
+def test_the_evaluations_asked_all_models_the_same() -> None:
+    for kind in ("evaluate", "curve"):
+        found = [
+            load_results(ROOT / "records" / f"{kind}-{name}.jsonl") for name in ("construction", "export", "trained")
+        ]
+        assert len({one.header["prompts_sha256"] for one in found}) == 1
+        assert [one.model for one in found] == ["construction", "export", "trained"]
+        built, exported, trained = (superposition_index(one.sample(len(one.cells) // 2)).value for one in found)
+        assert built == pytest.approx(exported, abs=1e-3)
+        assert trained < 0.5 < 0.98 < built
