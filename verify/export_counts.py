@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from construct.residual_stream import Array
 from construct.sparse import Sparse, sparse_matrix
-from construct.tasks import TableTask
+from construct.tasks import SumTask, TableTask
 from construct.theorems import Construction
 from construct.transformer import MlpWeights
 from verify.boxes import Box, box_of_rows
@@ -20,7 +20,8 @@ from verify.export_reads import HALF
 from verify.export_state import Group, Ledger, dense_out, integral, written_columns
 from verify.export_weights import RefusedError, Stock
 from verify.facts import TaskFacts
-from verify.sums import sum_answer
+from verify.rows import NotProvableError
+from verify.sums import _largest_anywhere, affine_arguments, sum_answer
 from verify.tables import table_answer
 
 Units = NDArray[np.int_]
@@ -76,14 +77,8 @@ def count(construction: Construction, stock: Stock, places: Places, before: Weig
             fact = sum_answer(layer, before.inner, task, role_eq, output, 1.0, before.codes, before.strays)
         facts.append(_recalled(fact, part, units, before, arithmetic, task.name))
     recalled = max(facts)
-    # Elsewhere than at EQ: nothing, but what errors let through.
     layer = ExecutedLayer(mlp, roles, boxes, before.heads, more + _outside_more(mlp, before, block))
-    beside = 0.0
-    for role in ("bos", "x", "y"):
-        for row in places.recalled:
-            units = _writers(mlp, row)
-            upper = np.maximum(layer.upper(role, units), 0.0) * (1 + 2 * arithmetic.storage + 64 * arithmetic.sums)
-            beside = max(beside, float((upper @ np.abs(mlp.w_out[units][:, row].toarray())).max(initial=0.0)))
+    beside = _elsewhere(construction, places, before, ExecutedLayer(mlp, roles, boxes, before.heads, more), arithmetic)
     relative, absolute = _counts(construction, stock, places, before, arithmetic)
     _write(construction, stock, places, before, (recalling, counting, layer, recalled), arithmetic)
     return Counted(max(recalled, beside), relative, absolute, ledgers)
@@ -135,6 +130,44 @@ def _recalled(
         raise RefusedError("recall", f"layer 2, task {name!r} at eq", "the code of its answer", f"{plain:.3g} off")
     whole = integral(part, np.arange(len(units))) and all((h.values == np.round(h.values)).all() for h in before.heads)
     return 0.0 if arithmetic.narrow and whole and 4 * off < HALF else plain
+
+
+def _elsewhere(
+    construction: Construction, places: Places, before: Weighed, layer: ExecutedLayer, arithmetic: Arithmetic
+) -> float:
+    """What the coordinates of answers hold elsewhere than at EQ, at the most: nothing, but what errors let through."""
+    mlp, worst = layer.weights, 0.0
+    for role in ("bos", "x", "y"):
+        if not len(before.roles.positions(role)):
+            continue
+        for task, row in zip(construction.task_set.tasks, places.recalled, strict=True):
+            units = _writers(mlp, row)
+            if isinstance(task, SumTask) and len(before.codes):
+                upper = _highest_of_sum(before, layer, role, task, units)
+            else:
+                upper = layer.upper(role, units)
+            hidden = np.maximum(upper, 0.0) * (1 + 2 * arithmetic.storage + 64 * arithmetic.sums)
+            worst = max(worst, float((hidden @ np.abs(mlp.w_out[units][:, row].toarray())).max(initial=0.0)))
+    return worst * INFLATION
+
+
+def _highest_of_sum(before: Weighed, layer: ExecutedLayer, role: str, task: SumTask, units: Units) -> Float:
+    """The most that arguments can be of units that read the code of a sum, whatever the heads attend to."""
+    inner, rows = before.inner, layer.w_in_rows
+    read = before.codes[np.asarray(abs(rows[before.codes][:, units]).sum(axis=1)).ravel() > 0]
+    most = affine_arguments(layer, role, task, units, without=read).high
+    if not len(read):
+        return most
+    writers = inner.writers(read)
+    form = affine_arguments(inner, role, task, writers)
+    if inner.token_part(writers).any() or layer.token_part(units).any():
+        raise NotProvableError(f"task {task.name!r}: units that encode or recall a sum read a token")
+    out = np.asarray(inner.w_out[writers][:, read].toarray())
+    into = np.asarray(rows[read][:, units].toarray())
+    constant = inner.weights.bias_out.astype(np.float64)[read] + inner.states[role].centre[read]
+    beside = (inner.states[role].radius + before.strays)[read] @ np.abs(into)
+    loose = form.radius @ np.abs(out @ into)
+    return np.asarray(most + _largest_anywhere(form, out @ into) + constant @ into + beside + loose)
 
 
 def _codes_lost(before: Weighed, column: Float, arithmetic: Arithmetic) -> Float:

@@ -98,8 +98,8 @@ def weigh(construction: Construction, stock: Stock, arithmetic: Arithmetic) -> W
     """
     task_set, layout, weights = construction.task_set, construction.layout, stock.weights
     first, second = weights.layers[:2]
-    if not len(first.attention.query) or not len(second.attention.query):
-        raise RefusedError("heads", "layers 1 and 2", "heads", "none")
+    if not len(second.attention.query):
+        raise RefusedError("heads", "layer 2", "a head that averages", "none")
     roles = roles_of(weights, layout)
     space = construction.stream["evidence"]
     evidence = np.arange(space.start, space.stop)

@@ -1,6 +1,7 @@
 """`construct export`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import click
 from construct.artifact import ON_VECTORS, WEIGHTS, load, theorem_of
 from construct.commands.table import table
 from construct.errors import InputError
+from construct.export.folder import WEIGHTS as MODEL
 from construct.export.folder import check_absent, write_huggingface
 from construct.export.gpt2 import NORMALIZATIONS, stock_model
 from construct.export.provenance import HUGGINGFACE, KINDS, ONNX, TORCH, Certified, Source, at_most
@@ -18,7 +20,9 @@ from construct.export.tokenizer import check_packages
 from construct.export.torch_file import check_plain, write_torch
 from construct.superpose import THEOREM as SUPERPOSE
 from construct.theorems import Construction
-from verify.certify import file_sha256, judge
+from verify.certify import file_sha256, judge, write_certificate
+from verify.export import PROVED
+from verify.export_certificate import verdict_of
 
 SAID = {
     HUGGINGFACE: 'AutoModelForCausalLM.from_pretrained("{out}") loads it; README.md is its card',
@@ -43,7 +47,8 @@ def command(directory: Path, kind: str, out: Path, normalization: str | None, un
 
     huggingface: an unmodified GPT-2 with its tokenizer; softmax(logits) after an arrow is the mixture. torch: one file
     of plain torch, and the weights. onnx: a graph. The construction is proved before it is exported, whatever
-    certificate lies beside it. Exit status: 0 exported, 2 unusable input or a construction that is not proved.
+    certificate lies beside it; so are the weights of a stock GPT-2, which get a certificate of their own. Exit status:
+    0 exported, 2 unusable input or a construction that is not proved.
     """
     check_absent(out)
     if normalization is not None and kind != HUGGINGFACE:
@@ -58,7 +63,7 @@ def command(directory: Path, kind: str, out: Path, normalization: str | None, un
         source = Source(construction, file_sha256(directory / WEIGHTS), None)
     else:
         source = _proved(construction, directory)
-    report = _write(source, kind, normalization or NORMALIZATIONS[0], out)
+    source, report = _write(source, kind, normalization or NORMALIZATIONS[0], out)
     if as_json:
         click.echo(json.dumps({"directory": str(out), **{key: report[key] for key in report if key != "source"}}))
         return
@@ -119,15 +124,35 @@ def _proved(construction: Construction, directory: Path) -> Source:
     )
 
 
-def _write(source: Source, kind: str, normalization: str, out: Path) -> dict[str, Any]:
+def _write(source: Source, kind: str, normalization: str, out: Path) -> tuple[Source, dict[str, Any]]:
+    """Write the export. Returns what it says that it is made of, with what is proved of it, and its record."""
     if kind == HUGGINGFACE:
-        return write_huggingface(stock_model(source.construction, normalization=normalization), source, out)
+        return _write_stock(source, normalization, out)
     model = readout(source.construction)
     if kind == TORCH:
-        return write_torch(model, source, out)
+        return source, write_torch(model, source, out)
     from construct.export.onnx_file import write_onnx
 
-    return write_onnx(model, source, out)
+    return source, write_onnx(model, source, out)
+
+
+def _write_stock(source: Source, normalization: str, out: Path) -> tuple[Source, dict[str, Any]]:
+    """Write a stock GPT-2 with a certificate of its own weights, where there is a proof for its theorem.
+
+    Raises:
+        InputError: the exported weights are not proved.
+    """
+    model = stock_model(source.construction, normalization=normalization)
+    if source.certified is None or source.construction.theorem not in PROVED:
+        return source, write_huggingface(model, source, out)
+    verdict = verdict_of(source.construction, model.config, model.tensors, "")
+    if not verdict.certified:
+        reason = verdict.proof.refusals["real"]
+        raise InputError(f"the exported weights are not certified ({reason}): --uncertified exports them, and says so")
+    source = replace(source, certified=replace(source.certified, export=verdict.proof.answer))
+    report = write_huggingface(model, source, out)
+    write_certificate(replace(verdict, weights_sha256=report["sha256"][MODEL]), out)
+    return source, report
 
 
 def _text(report: dict[str, Any], source: Source, kind: str, out: Path) -> str:
@@ -145,4 +170,7 @@ def _text(report: dict[str, Any], source: Source, kind: str, out: Path) -> str:
         bounds = source.certified.construction.items()
         rows = ((name, "no claim" if bound is None else at_most(bound)) for name, bound in bounds)
         parts.append(f"certified: the construction\n{table(rows, header=('bound on |q_hat - q|_1', ''))}")
+        if export := source.certified.export:
+            own = [(name, "no claim" if bound is None else at_most(bound)) for name, bound in export.items()]
+            parts.append(f"certified: these very weights\n{table(own, header=('bound on the total variation', ''))}")
     return "\n".join(parts)

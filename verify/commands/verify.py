@@ -16,7 +16,9 @@ from construct.sampling import PromptSampler
 from construct.theorems import Construction
 from verify.certificate import Proof
 from verify.certify import Verdict, judge_folder, log10_prompts, write_certificate
+from verify.commands.export_verify import verify_export
 from verify.commands.vector_verify import verify_vectors
+from verify.export_certificate import is_export
 
 COUNTEREXAMPLE_SAMPLES = 400
 """Random prompts of the search for a prompt that refutes a claim that was not proved."""
@@ -56,7 +58,8 @@ def command(
 ) -> None:
     """Prove, for EVERY prompt, that the weights in DIRECTORY answer within the error; write certificate.json.
 
-    Exit status: 0 certified, 1 refuted or not provable (it says which), 2 unusable input.
+    DIRECTORY is a construction's folder, or that of a stock GPT-2 made by `construct export`: there --error is a claim
+    on the total variation. Exit status: 0 certified, 1 refuted or not provable (it says which), 2 unusable input.
     """
     if prompt is not None and not symbolic:
         raise InputError("--prompt is for --symbolic: give that too")
@@ -64,6 +67,9 @@ def command(
         raise InputError(f"--sample is {sample}: expected at least 1")
     if seed < 0:
         raise InputError(f"--seed is {seed}: expected 0 or more")
+    if is_export(directory):
+        _refuse_modes_of_exports(symbolic=symbolic, exhaustive=exhaustive, sample=sample)
+        context.exit(0 if verify_export(directory, claim=error, as_json=as_json) else 1)
     if theorem_of(directory) in ON_VECTORS:
         _refuse_token_modes(context, symbolic=symbolic, exhaustive=exhaustive)
         certified = verify_vectors(directory, error=error, sample=sample, device=device, seed=seed, as_json=as_json)
@@ -86,6 +92,14 @@ def command(
         report["certified"] = False
     click.echo(json.dumps(report) if as_json else _text(verdict, report, directory))
     context.exit(0 if report["certified"] else 1)
+
+
+def _refuse_modes_of_exports(*, symbolic: bool, exhaustive: bool, sample: int | None) -> None:
+    """Raise InputError for what is not there for an exported model."""
+    if symbolic or exhaustive or sample is not None:
+        raise InputError(
+            "--symbolic, --exhaustive and --sample are for a construction's own folder: of an export the proof is run"
+        )
 
 
 def _refuse_token_modes(context: click.Context, *, symbolic: bool, exhaustive: bool) -> None:
