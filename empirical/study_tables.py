@@ -11,7 +11,19 @@ import click
 from construct.artifact import write_file
 from construct.errors import ArtifactError
 from empirical.study import slope_of
-from empirical.study_records import EXACT, LAST, ONE_TASK, RECORD, Answers, Condition, Interval, Point, Run, Study
+from empirical.study_records import (
+    EXACT,
+    LAST,
+    ONE_TASK,
+    RECORD,
+    Answers,
+    Condition,
+    Interval,
+    Point,
+    Run,
+    Setup,
+    Study,
+)
 from empirical.study_records import read_study as read
 
 Row = Sequence[str]
@@ -114,12 +126,15 @@ def mixtures(study: Study) -> str:
     """KL and r for K' = 2, ..., K, of models and predictions; a row for each K' of the setups with the most tasks."""
     columns = ("who", "tasks mixed", "KL, mean", "KL of the mean", "r", "S", "other mass")
     rows: list[Row] = []
-    shown = [run for run in study.runs if run.learned and run.group in ("main", "tasks") and not run.settings["seed"]]
+    shown = [run for run in study.runs if run.learned and not run.settings["seed"]]
+    shown = [run for run in shown if run.group in ("main", "tasks", "mixed") or run.label == DEEPER]
+    told: set[Setup] = set()
     for run in shown:
         rows += [_mixture(title(run), one) for one in run.answers.uniform]
-        for name in (EXACT, ONE_TASK, LAST):
+        for name in (EXACT, ONE_TASK, LAST) if run.setup not in told else ():
             found = study.predicted(name, run.setup)
             rows += [] if found is None else [_mixture(f"{name} ({run.label})", found.answers.uniform[-1])]
+        told.add(run.setup)
     return markdown(columns, rows)
 
 
