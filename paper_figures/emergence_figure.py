@@ -207,6 +207,7 @@ def _timeline(axes: "Axes", events: Sequence[Events]) -> None:
         axes.plot([], [], marker, color=colour, label=words)
     axes.set_yticks(range(len(events)), [plain(run.label) for run in events], fontsize=6)
     axes.set_ylim(len(events) - 0.4, -0.6)
+    axes.set_ylabel("model")
     axes.set_xlim(0, max(run.steps for run in events) * 1.02)
     axes.set_xlabel("training step (grey: how long the model was trained)")
     panel(axes, "d", "when things appear")

@@ -132,6 +132,7 @@ def draw(record: MechanismRecord) -> "Figure":
         _probes(axes, record, name)
         panel(axes, letter, title)
     evidence.set_ylabel("$R^2$ of a probe, held out")
+    mixture.sharey(evidence)
     mixture.tick_params(labelleft=False)
     _scores(scores, record)
     panel(scores, "c", "head scores")

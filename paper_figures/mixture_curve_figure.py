@@ -174,7 +174,7 @@ def draw(record: MixtureCurveRecord) -> "Figure":
         for axes, asked in zip(grid, models, strict=False):
             _model(axes, asked, next(letters))
         for axes in grid[len(models) :]:
-            axes.set_visible(False)
+            axes.remove()
         grid[0].set_ylabel("probability of the answer")
     if shown and record.trained is not None:
         grid = parts[-1].subplots(1, len(shown), sharey=True, squeeze=False)[0]
@@ -262,8 +262,8 @@ def caption(record: MixtureCurveRecord) -> str:
         parts.append(
             f"{first} Measured: the probability of each task's answer, on {'; '.join(about)}. Small points: single "
             f"prompts ({n} at each lambda); large ones: their means with 95% bootstrap intervals; dotted: the share "
-            "itself. Where an example is consistent with both tasks, single prompts have other shares, which the "
-            "construction follows. Models in panels of one suite were asked the same prompts where their "
+            "itself. A construction follows the evidence instead: an example that another task explains too, of these "
+            "or of its others, counts for each. Models in panels of one suite were asked the same prompts where their "
             "settings are the same."
         )
     if record.trained is not None:

@@ -17,6 +17,7 @@ from construct.errors import InputError
 from empirical.measures import Estimate, Floats, Sample, mean
 from empirical.records import Results, load_results
 from empirical.study_records import Interval, Run, Study, read_study
+from empirical.training.progress import LOG
 from paper_figures.inputs import Inputs
 from paper_figures.records import Record
 
@@ -81,11 +82,16 @@ def evaluations(inputs: Inputs) -> list[Results]:
     Raises:
         InputError: there is none, or one is damaged.
     """
-    paths = [path for path in inputs.files("**/*.jsonl", EVALUATIONS) if not path.name.startswith("part-")]
+    paths = [path for path in inputs.files("**/*.jsonl", EVALUATIONS) if not _other(path)]
     if not paths:
-        raise InputError(f"the runs among the records are unfinished: `{EVALUATIONS}` finishes them")
+        raise InputError(f"there are no records of finished runs of construct evaluate: `{EVALUATIONS}` makes them")
     found = [load_results(path) for path in paths]
     return sorted(found, key=lambda run: (run.header["model"]["kind"] != "construction", run.model))
+
+
+def _other(path: Path) -> bool:
+    """Whether a file is a part of an unfinished run, or the log of a training run."""
+    return path.name.startswith("part-") or path.name == LOG
 
 
 def is_curve(run: Results) -> bool:

@@ -99,14 +99,14 @@ def draw(record: SettingsRecord) -> "Figure":
     count = len(record.settings)
     columns = min(COLUMNS, count)
     lines = -(-count // columns)
-    figure = new_figure(PAGE, 0.3 + 1.7 * lines)
+    figure = new_figure(PAGE, 0.3 + 1.8 * lines)
     grid: Any = figure.subplots(lines, columns, squeeze=False, sharey=True)
     places = list(grid.ravel())
     for letter, axes, setting in zip("abcdefghijklmnopqrstuvwxyz", places, record.settings, strict=False):
         _panel(axes, setting)
         panel(axes, letter, plain(f"{setting.suite}, {setting.examples} examples"))
     for axes in places[count:]:
-        axes.set_visible(False)
+        axes.remove()
     for row in grid:
         row[0].set_ylabel("probability of the answer")
     return figure
@@ -135,6 +135,7 @@ def _panel(axes: "Axes", setting: Setting) -> None:
     names = [plain(boxes.model.label).replace(", ", ",\n").replace(" (", "\n(") for boxes in setting.models]
     axes.set_xticks(middles, names, fontsize=6)
     axes.tick_params(axis="x", length=0)
+    axes.set_xlabel("model")
     axes.set_xlim(-1, len(setting.models) * (tasks + 1) - 1)
     axes.set_ylim(-0.03, 1.3)
     axes.set_yticks((0, 0.25, 0.5, 0.75, 1))
