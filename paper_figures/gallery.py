@@ -1,5 +1,6 @@
 """The gallery: `python -m paper_figures.gallery` draws every figure and writes docs/figures.md (`make figures`)."""
 
+import io
 import textwrap
 from pathlib import Path
 
@@ -28,6 +29,9 @@ bytes.
 How they are drawn: `paper_figures/style.py`. The widths are those of a column and of a page of ICML (3.25 and 6.75
 inches), a task has one colour in all of them, and fonts are embedded. This page is written by `make figures`.
 """
+LARGEST = 200_000
+"""Bytes: a larger picture is kept with 256 colours."""
+
 KINDS = {"theory": "Theory", "comparison": "Models compared"}
 
 
@@ -50,6 +54,17 @@ def page(sections: dict[str, str]) -> str:
     return "\n".join(parts)
 
 
+def small(content: bytes) -> bytes:
+    """A PNG of at most LARGEST bytes as it is, and a larger one with 256 colours; the same bytes for the same one."""
+    if len(content) <= LARGEST:
+        return content
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(content)).convert("RGB").quantize(256, kmeans=4).save(stream, format="png", optimize=True)
+    return stream.getvalue()
+
+
 @click.command()
 @click.option("--docs", type=click.Path(path_type=Path), default=ROOT / "docs", help="The folder of the documents.")
 def command(docs: Path) -> None:
@@ -62,7 +77,7 @@ def command(docs: Path) -> None:
         except InputError as error:
             click.echo(f"{figure.name} is left out: {error}", err=True)
             continue
-        content = pictures(module, record, ["png"], resolution=RESOLUTION)["png"]
+        content = small(pictures(module, record, ["png"], resolution=RESOLUTION)["png"])
         (docs / FOLDER).mkdir(parents=True, exist_ok=True)
         write_file(docs / FOLDER / f"{figure.name}.png", content)
         sections[figure.name] = section(figure, module.caption(record))

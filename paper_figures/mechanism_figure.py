@@ -7,7 +7,7 @@ import numpy as np
 
 from paper_figures.inputs import Inputs
 from paper_figures.records import Record
-from paper_figures.runs import MODEL_COLOURS, MODEL_MARKERS, Bar, Model, absent, finite, model_of, read_loose
+from paper_figures.runs import MODEL_COLOURS, MODEL_MARKERS, Bar, Model, absent, finite, model_of, read_loose, turned
 from paper_figures.style import GREY, PAGE, new_figure, panel, plain, tint
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def draw(record: MechanismRecord) -> "Figure":
 def _look(index: int) -> dict[str, Any]:
     return {
         "color": MODEL_COLOURS[index % len(MODEL_COLOURS)],
-        "marker": MODEL_MARKERS[index % len(MODEL_MARKERS)],
+        "marker": MODEL_MARKERS[turned(index) % len(MODEL_MARKERS)],
     }
 
 

@@ -26,6 +26,7 @@ from paper_figures.runs import (
     mean_bar,
     model_of,
     run_label,
+    turned,
 )
 from paper_figures.style import GREY, PAGE, new_figure, panel, plain, task_colour, task_marker, tint
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 LAMBDA = r"share $\lambda$ of task 1's examples"
 COLUMNS = 4
+STUDY_HEIGHT = 2.0
+"""Inches, of the panels of the study without their legends."""
 PANELS = (
     ("seeds and steps", ("main", "steps")),
     ("sizes, architectures", ("size", "architecture")),
@@ -164,8 +167,9 @@ def draw(record: MixtureCurveRecord) -> "Figure":
     rows = [record.asked[at : at + COLUMNS] for at in range(0, len(record.asked), COLUMNS)]
     heights = [1.85] * len(rows)
     shown = [] if record.trained is None else _panels(record.trained)
+    legend = 0.1 + 0.13 * max((len(lines) for _, lines in shown), default=0)
     if shown:
-        heights.append(1.75 + 0.11 * max(len(lines) for _, lines in shown) + 0.3)
+        heights.append(STUDY_HEIGHT + legend)
     figure = new_figure(PAGE, sum(heights) + 0.1)
     parts: Any = np.atleast_1d(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights)))
     letters = iter("abcdefghijklmnopqrstuvwxyz" * 4)
@@ -177,9 +181,14 @@ def draw(record: MixtureCurveRecord) -> "Figure":
             axes.remove()
         grid[0].set_ylabel("probability of the answer")
     if shown and record.trained is not None:
-        grid = parts[-1].subplots(1, len(shown), sharey=True, squeeze=False)[0]
-        for axes, (title, lines) in zip(grid, shown, strict=True):
+        ratios = (STUDY_HEIGHT, legend)
+        grid, below = parts[-1].subplots(2, len(shown), sharey="row", squeeze=False, height_ratios=ratios)
+        for axes, place, (title, lines) in zip(grid, below, shown, strict=True):
             _study(axes, lines, record.trained.learners, title, next(letters))
+            place.set_axis_off()
+            place.legend(
+                *axes.get_legend_handles_labels(), loc="upper center", fontsize=6, handlelength=2.4, borderpad=0
+            )
         grid[0].set_ylabel("mean $P_1$ (of two tasks)")
     return figure
 
@@ -236,7 +245,7 @@ def _study(axes: "Axes", lines: list[Line], learners: list[Line], title: str, le
     for index, line in enumerate(lines):
         look: dict[str, Any] = {
             "color": MODEL_COLOURS[index % len(MODEL_COLOURS)],
-            "linestyle": MODEL_LINES[index % len(MODEL_LINES)],
+            "linestyle": MODEL_LINES[turned(index) % len(MODEL_LINES)],
             "label": plain(line.label),
         }
         kept = [(share, one) for share, one in zip(line.shares, line.mean, strict=True) if one.value is not None]
@@ -247,7 +256,6 @@ def _study(axes: "Axes", lines: list[Line], learners: list[Line], title: str, le
     axes.set_ylim(-0.04, 1.04)
     axes.set_xticks((0, 0.5, 1))
     axes.set_xlabel(LAMBDA)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.24), fontsize=6, handlelength=2.4, borderpad=0)
     panel(axes, letter, title)
 
 

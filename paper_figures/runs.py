@@ -167,6 +167,11 @@ def absent(models: Sequence[Model]) -> str:
     return "" if any(model.hub for model in models) else " No pretrained model was run, so none is drawn."
 
 
+def turned(index: int) -> int:
+    """The place of a model's marker: models of one colour have different ones."""
+    return index + index // len(MODEL_COLOURS)
+
+
 def whiskers(axes: "Axes", x: Sequence[float], bars: Sequence[Bar], index: int, label: str, **more: Any) -> None:
     """Points of a model's with their intervals; undefined ones are left out."""
     kept = [(at, one) for at, one in zip(x, bars, strict=True) if one.value is not None]
@@ -177,8 +182,8 @@ def whiskers(axes: "Axes", x: Sequence[float], bars: Sequence[Bar], index: int, 
     ]
     look: dict[str, Any] = {
         "color": MODEL_COLOURS[index % len(MODEL_COLOURS)],
-        "marker": MODEL_MARKERS[index % len(MODEL_MARKERS)],
-        "linestyle": MODEL_LINES[index % len(MODEL_LINES)],
+        "marker": MODEL_MARKERS[turned(index) % len(MODEL_MARKERS)],
+        "linestyle": MODEL_LINES[turned(index) % len(MODEL_LINES)],
         "linewidth": 0.9,
         "elinewidth": 0.7,
         "capsize": 1.5,

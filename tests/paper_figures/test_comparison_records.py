@@ -1,5 +1,6 @@
 """Records that are missing are named with the command that makes them, and those that do not fit are refused."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from construct.errors import InputError
+from paper_figures import gallery
 from paper_figures.inputs import Inputs
 from paper_figures.records import fitted
 from paper_figures.registry import FIGURES, entry
@@ -182,3 +185,14 @@ def test_an_undefined_figure_has_no_interval() -> None:
     from paper_figures.runs import bar
 
     assert bar(Estimate(float("nan"), float("nan"), float("nan"))) == Bar(value=None, low=None, high=None)
+
+
+def test_a_large_picture_on_the_page_is_kept_with_few_colours_and_the_same_bytes() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(256, size=(320, 330, 3), dtype=np.uint8))
+    stream = io.BytesIO()
+    image.save(stream, format="png")
+    large = stream.getvalue()
+    assert len(large) > gallery.LARGEST >= len(gallery.small(large))
+    assert gallery.small(large) == gallery.small(large)
+    assert Image.open(io.BytesIO(gallery.small(large))).size == image.size
+    assert gallery.small(b"little") == b"little"
