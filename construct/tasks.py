@@ -130,7 +130,7 @@ def _check_format(form: Format, alphabet: Sequence[str], inputs: int) -> None:
     for token in alphabet:
         if not token or token != token.strip() or len(token.splitlines()) > 1:
             raise TaskError(f"token {token!r}: a token is not empty, has no line break, no space at its ends")
-        if (token + arrow).find(arrow) != len(token):
+        if any(_reads_early(token, written, arrow) for written in (arrow, form.arrow)):
             raise TaskError(f"token {token!r} contains the arrow {arrow!r}: choose another arrow")
         if inputs == 1:
             continue
@@ -143,17 +143,23 @@ def _check_format(form: Format, alphabet: Sequence[str], inputs: int) -> None:
                 f"the separator is empty but tokens differ in length ({alphabet[0]!r}, {token!r}): give a separator"
             )
     written = {form.separator, separator} - {""}
-    if inputs > 1 and any(_reads_arrow_early(arrow, between, alphabet) for between in written):
+    if inputs > 1 and any(_reads_arrow_early(form.arrow, between, alphabet) for between in written):
         raise TaskError(
             f"the separator {form.separator!r} beside a token can read as the arrow {arrow!r}: choose another"
         )
 
 
-def _reads_arrow_early(arrow: str, separator: str, alphabet: Sequence[str]) -> bool:
+def _reads_early(text: str, written: str, arrow: str) -> bool:
+    """Whether the text and then the arrow, written with spaces before it or none, hold the arrow before its place."""
+    return (text + written).find(arrow) < len(text) + len(written) - len(written.lstrip())
+
+
+def _reads_arrow_early(written: str, separator: str, alphabet: Sequence[str]) -> bool:
     """Whether "token separator token .. arrow" can contain the arrow before its end.
 
     Reading such a line from the left, all that matters is how much of the arrow the text so far ends with.
     """
+    arrow = written.strip()
     if not set(arrow) & set(separator):
         return False  # tokens alone do not contain it, as is checked first
     before_token, after_token = [0], set[int]()
@@ -161,7 +167,7 @@ def _reads_arrow_early(arrow: str, separator: str, alphabet: Sequence[str]) -> b
         for token in alphabet:
             text = arrow[:held] + token
             ended = _overlap(text, arrow)
-            if arrow in text or (arrow[:ended] + arrow).find(arrow) < ended:
+            if arrow in text or any(_reads_early(arrow[:ended], end, arrow) for end in (arrow, written)):
                 return True
             if ended not in after_token:
                 after_token.add(ended)

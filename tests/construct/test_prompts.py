@@ -84,6 +84,13 @@ def test_separators_and_arrows_go_together_unless_one_holds_the_other() -> None:
     assert refused == {("::", ": ", 3)}
 
 
+@pytest.mark.parametrize(("alphabet", "inputs", "separator"), [("=", 1, ""), ("=|a", 2, ",")])
+def test_an_arrow_that_begins_with_its_space_in_a_token_is_refused(alphabet: str, inputs: int, separator: str) -> None:
+    # "=" and " = =" make "= = =", which begins with the arrow "= =".
+    with pytest.raises(TaskError, match="token '=' contains the arrow '= ='"):
+        _set(alphabet, inputs, separator, " = =")
+
+
 LAYOUT = Layout(alphabet_size=5, inputs=3, examples=2)
 
 
