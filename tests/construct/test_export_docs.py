@@ -16,6 +16,10 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "export.md").read_text(en
 BLOCKS = re.compile(r"^```(?P<kind>console|python|text)\n(?P<block>.*?)\n```", re.MULTILINE | re.DOTALL)
 
 
+def without_times(printed: str) -> str:
+    return re.sub(r"(?<= in )[\d.]+ s\b", "-", printed)
+
+
 def test_the_commands_exist_with_their_options() -> None:
     inline = "\n".join(f"```\n{code}\n```" for code in re.findall(r"`(construct [^`]+)`", PAGE))
     found = commands_in(PAGE) + commands_in(inline)
@@ -47,5 +51,5 @@ def test_the_examples_print_what_stands_below_them(
                 assert ran.status == 0, ran
                 if expected:
                     shown += 1
-                    assert ran.out.rstrip("\n") == expected
-    assert shown == 3
+                    assert without_times(ran.out.rstrip("\n")) == without_times(expected)
+    assert shown == 4
