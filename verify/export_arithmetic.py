@@ -105,8 +105,8 @@ class Norm:
     def argument(self, weights: Float, ideal: Float, off: Float) -> Float:
         """How far sum_i w_i x_i, over the last axis, can be off: the shift is common to all coordinates.
 
-        In a narrow format it is common to those that are exactly 0; those whose ideal value is at least `stays` in
-        size, and the errors beside, stay as they are.
+        In a narrow format numbers that are large enough stay as they are, and the shift is common to those that are
+        exactly 0; or it is common to all, and each is rounded. The better of the two counts.
 
         Args:
             weights: w, shape [..., coordinates].
@@ -114,17 +114,20 @@ class Norm:
             off: how far x is off before the norm.
         """
         size = np.abs(weights)
+        # The shift is common, and each number is off by the gain, and by being stored, on its own.
+        own = (self.gain + self.arithmetic.storage * (1 + self.gain)) * INFLATION
+        each = off * (1 + own) + own * np.abs(ideal) + (8 * self.arithmetic.sums + own) * self.shift
+        alike = (self.shift * np.abs(weights.sum(axis=-1)) + (size * each).sum(axis=-1)) * INFLATION
         if not self.arithmetic.narrow:
-            each = off * (1 + self.gain) + self.gain * np.abs(ideal) + 8 * self.arithmetic.sums * self.shift
-            return np.asarray((self.shift * np.abs(weights.sum(axis=-1)) + (size * each).sum(axis=-1)) * INFLATION)
+            return np.asarray(alike)
         room = self.arithmetic.storage / 2 - self.gain
         if room <= 0:
-            return np.full(np.broadcast_shapes(weights.shape, ideal.shape)[:-1], np.inf)
+            return np.asarray(alike)
         zero = (ideal == 0) & (off == 0)
         together = np.abs((weights * zero).sum(axis=-1)) * self.shift * (1 + 2 * self.arithmetic.storage)
         stays = np.abs(ideal) - off > self.shift / room * INFLATION
         each = np.where(zero, 0.0, off + np.where(stays, 0.0, self.error(np.abs(ideal), off) - off))
-        return np.asarray((together + (size * each).sum(axis=-1)) * INFLATION)
+        return np.asarray(np.minimum(alike, (together + (size * each).sum(axis=-1)) * INFLATION))
 
 
 def accumulated(arithmetic: Arithmetic, terms: Float | int, size: Float | float) -> Float:

@@ -191,9 +191,11 @@ def _norms(tensors: Tensors, epsilon: float, arithmetic: Arithmetic) -> tuple[fl
 
 
 def _attention(joined: Float, outward: Float, root: float) -> AttentionWeights:
-    """The heads that write anything, cut to the columns that are not 0; scores are divided by `root`."""
+    """The heads that do anything, cut to the columns that are not 0; scores are divided by `root`."""
     query, key, value = joined
-    used = [head for head in range(len(query)) if value[head].any() and outward[head].any()]
+    # A head that attends counts though it should write nothing, as those of a sum do whose values are all 0.
+    writes = value.any(axis=(1, 2)) & outward.any(axis=(1, 2))
+    used = np.flatnonzero(writes | (query.any(axis=(1, 2)) & key.any(axis=(1, 2)))).tolist()
     width = query.shape[1]
     scores = [np.flatnonzero(query[head].any(axis=0) & key[head].any(axis=0)) for head in used]
     values = [np.flatnonzero(value[head].any(axis=0) & outward[head].any(axis=1)) for head in used]
