@@ -76,15 +76,19 @@ def model_of(provenance: dict[str, Any]) -> Model:
     return Model(label=f"{name if hub else Path(name).name} ({architecture})", hub=hub)
 
 
-def evaluations(inputs: Inputs) -> list[Results]:
+def evaluations(inputs: Inputs, made_by: str = EVALUATIONS) -> list[Results]:
     """Every finished run of `construct evaluate` in the folders of records: constructions first, then by name.
+
+    Args:
+        inputs: the folders.
+        made_by: the command that makes them.
 
     Raises:
         InputError: there is none, or one is damaged.
     """
-    paths = [path for path in inputs.files("**/*.jsonl", EVALUATIONS) if not _other(path)]
+    paths = [path for path in inputs.files("**/*.jsonl", made_by) if not _other(path)]
     if not paths:
-        raise InputError(f"there are no records of finished runs of construct evaluate: `{EVALUATIONS}` makes them")
+        raise InputError(f"there are no records of finished runs of construct evaluate: `{made_by}` makes them")
     found = [load_results(path) for path in paths]
     return sorted(found, key=lambda run: (run.header["model"]["kind"] != "construction", run.model))
 

@@ -62,7 +62,7 @@ RECORD = SettingsRecord
 def collect(inputs: Inputs) -> SettingsRecord:
     """Read the evaluations of uniform mixtures, those on the same prompts together."""
     found: dict[tuple[str, str], list[Results]] = {}
-    for run in evaluations(inputs):
+    for run in evaluations(inputs, COMMAND):
         if is_uniform(run):
             found.setdefault((run.header["suite"], run.header["prompts_sha256"]), []).append(run)
     if not any(suite in SETTINGS for suite, _ in found):

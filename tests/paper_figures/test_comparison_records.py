@@ -43,7 +43,7 @@ def copied(folder: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_missing_records_are_named_with_their_command(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no records .*`make (evaluations|study)`"):
+    with pytest.raises(InputError, match=r"no records .*`make (evaluations|study|settings)`"):
         collected(name, tmp_path)
 
 
