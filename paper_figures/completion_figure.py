@@ -222,6 +222,6 @@ def caption(record: CompletionRecord) -> str:
         "superposition: a model that guesses among the tasks whatever the examples has r = 1 and a KL near 0."
         + (f" (c, d): all with {record.tasks} tasks." if any(one.sized for one in record.models) else "")
         + (f" The least r at a model's largest K' is {least[0]:.3f} ({least[1]})." if least else "")
-        + (f" * did not learn its tasks: {', '.join(failed)}." if failed else "")
+        + (f" * did not learn its tasks: {'; '.join(failed)}." if failed else "")
         + absent([])
     )

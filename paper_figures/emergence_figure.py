@@ -26,6 +26,10 @@ EVENTS = (
     ("commits", "commits prompt by prompt", "D", INDEX),
 )
 """Fields of `empirical.study_records.Emergence`, in words."""
+ABOVE, ROW = 2.3, 0.18
+"""Inches: of the upper panels, and of a run below."""
+LANE, MARK = 0.24, 3.0
+"""The lanes of a row, in rows, and the marks in points: 0.24 * 0.18 inches are 3.1 points."""
 Step = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -61,10 +65,10 @@ class Events(Record, frozen=True, kw_only=True):
 
     label: str
     steps: Positive
-    told_apart: Step | None
-    learned: Step | None
-    follows: Step | None
-    commits: Step | None
+    told_apart: Positive | None
+    learned: Positive | None
+    follows: Positive | None
+    commits: Positive | None
 
 
 class EmergenceRecord(Record, frozen=True, kw_only=True):
@@ -127,8 +131,9 @@ def _events(run: Run) -> Events:
 def draw(record: EmergenceRecord) -> "Figure":
     """Above: accuracy; slope and index; the histogram over steps. Below: when things appear, a row a run."""
     rows = len(record.events)
-    figure = new_figure(PAGE, 2.3 + 0.45 + 0.13 * rows + 0.35)
-    parts: Any = figure.subfigures(2, 1, height_ratios=(2.3, 0.8 + 0.13 * rows))
+    lower = 0.8 + ROW * rows
+    figure = new_figure(PAGE, ABOVE + lower)
+    parts: Any = figure.subfigures(2, 1, height_ratios=(ABOVE, lower))
     above, below = parts
     grid: Any = above.subplots(1, 3)
     _accuracy(grid[0], record)
@@ -196,20 +201,28 @@ def _certainty(axes: "Axes", record: EmergenceRecord, figure: Any) -> None:
 
 
 def _timeline(axes: "Axes", events: Sequence[Events]) -> None:
+    seen = [step for run in events for name, *_ in EVENTS if (step := getattr(run, name)) is not None]
+    first = 0.6 * min(seen, default=1)
     for place, run in enumerate(events):
-        axes.plot((0, run.steps), (place, place), color=LIGHT, linewidth=2.2, solid_capstyle="butt", zorder=1)
+        axes.plot((first, run.steps), (place, place), color=LIGHT, linewidth=1.6, solid_capstyle="butt", zorder=1)
         for order, (name, _, marker, colour) in enumerate(EVENTS):
             step = getattr(run, name)
             if step is not None:
-                # A little above and below, so that events of one step can be told apart.
-                axes.plot(step, place + 0.11 * (order - 1.5), marker, color=colour, markersize=2.8, zorder=3)
+                # A lane each, as high as a mark: events of one step hide nothing of one another.
+                at = place + LANE * (order - 1.5)
+                axes.plot(step, at, marker, color=colour, markersize=MARK, markeredgewidth=0, zorder=3)
     for _, words, marker, colour in EVENTS:
         axes.plot([], [], marker, color=colour, label=words)
     axes.set_yticks(range(len(events)), [plain(run.label) for run in events], fontsize=6)
     axes.set_ylim(len(events) - 0.4, -0.6)
     axes.set_ylabel("model")
-    axes.set_xlim(0, max(run.steps for run in events) * 1.02)
-    axes.set_xlabel("training step (grey: how long the model was trained)")
+    longest = 1.1 * max(run.steps for run in events)
+    ticks = [digit * 10**power for power in range(9) for digit in (1, 2, 5) if first <= digit * 10**power <= longest]
+    axes.set_xscale("log")
+    axes.set_xlim(first, longest)
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_xlabel("training step, log scale (grey: how long the model was trained)")
     panel(axes, "d", "when things appear")
 
 
@@ -232,7 +245,7 @@ def caption(record: EmergenceRecord) -> str:
         f"{last.kl_of_mean:.2f} of the mean over prompts. (d) The first step from which things hold: tasks told "
         "apart, every accuracy above 0.5; near its last, above 0.9 of the last one; mean, slope above 0.5; commits, S "
         "below 0.5."
-        + (f" Never committed: {', '.join(never)}." if never else "")
+        + (f" Never committed: {'; '.join(never)}." if never else "")
         + (" * did not learn its tasks (accuracy below 0.8)." if starred else "")
         + " Single figures have no intervals; the seeds show their spread."
         + absent([])

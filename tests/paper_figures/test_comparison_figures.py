@@ -2,9 +2,11 @@
 
 import json
 import math
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -20,6 +22,7 @@ from paper_figures import (
     superposed_or_committed_figure,
     task_vectors_figure,
 )
+from paper_figures.emergence_figure import EVENTS
 from paper_figures.registry import FIGURES, entry
 from paper_figures.runs import run_label
 from paper_figures.style import task_colour
@@ -214,6 +217,26 @@ def test_lines_are_the_moments_of_training_and_marks_the_steps_at_which_things_a
                      if line.get_marker() == marker and line.get_color() == colour
                      and len(line.get_xdata()) and abs(line.get_ydata()[0] - place) < 0.5]  # fmt: skip
             assert steps == [step for step in [getattr(run.emergence, name)] if step is not None]
+
+
+def test_events_of_one_step_hide_nothing_of_one_another(made: Any) -> None:
+    record = made("emergence")
+    figure = emergence_figure.draw(record)
+    figure.draw_without_rendering()
+    timeline = figure.axes[-1]
+    marks = [line for line in timeline.lines if line.get_marker() != "None" and len(line.get_xdata())]
+    assert len(marks) == sum(getattr(run, name) is not None for run in record.events for name, *_ in EVENTS)
+    points = 72 / figure.dpi
+    places = [points * timeline.transData.transform((line.get_xdata()[0], line.get_ydata()[0])) for line in marks]
+    apart = [np.abs(first - second).max() for first, second in combinations(places, 2)]
+    assert min(apart) >= max(line.get_markersize() for line in marks)
+
+
+def test_an_event_before_training_is_refused(made: Any) -> None:
+    data = msgspec.to_builtins(made("emergence"))
+    data["events"][0]["follows"] = 0
+    with pytest.raises(msgspec.ValidationError, match=">= 1"):
+        msgspec.convert(data, type=emergence_figure.RECORD)
 
 
 # superposed-or-committed
