@@ -30,7 +30,7 @@ from tests.paper_figures import test_make
 
 RECORDS = Path(__file__).resolve().parents[2] / "records"
 COMPARISONS = [figure.name for figure in FIGURES if figure.kind == "comparison"]
-DRAWN_TWICE = ("mixture-curve", "settings", "emergence", "mechanism")
+DRAWN_TWICE = ("settings", "emergence", "mechanism")
 """Of every kind of layout one, to save time."""
 CLOSE = 2e-5
 """Constructions in float32 are within 1e-5 of the exact answer, and records are rounded to six digits."""
