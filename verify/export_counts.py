@@ -107,7 +107,7 @@ def _as_answers(mlp: MlpWeights, units: Units, places: Places, index: int) -> tu
     written = mlp.w_out[units][:, places.recalled[index]].toarray()
     distance = np.abs(written[:, None, :] - places.codes[None, :, :]).max(axis=2)
     token = distance.argmin(axis=1)
-    if len(units) == 0 or distance[np.arange(len(units)), token].any():
+    if distance[np.arange(len(units)), token].any():
         raise RefusedError("recall", f"layer 2, task {index}", "units that write codes of answers", "others")
     ones = np.ones(len(units), dtype=np.float32)
     output = sparse_matrix(ones, np.arange(len(units)), token, (len(units), len(places.codes)))
@@ -217,6 +217,8 @@ def _counts(
                 "count", f"layer 2, task {task}", "units that read its weight and the position", "others"
             )
         out = np.asarray(w_out[units][:, [places.count[task]]].toarray()).ravel()
+        if (out < 0).any() or mlp.bias_out[places.count[task]]:
+            raise RefusedError("count", f"layer 2, task {task}", "sums of what is not negative", "a negative weight")
         rows = np.append(np.setdiff1d(read, [own]), own)
         weights, bias = block[rows], mlp.bias_in[units].astype(np.float64)
         terms = (weights != 0).sum(axis=0) + 1

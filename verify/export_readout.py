@@ -196,7 +196,8 @@ def merge(stock: Stock, places: Places, counted: Counted, apart: float, examples
     needed = {(task, task) for task in range(len(places.count))}
     needed |= {pair for k, j in places.pairs.tolist() for pair in ((k, j), (j, k))}
     silences = {(k, j) for k, j in places.pairs.tolist()}
-    relative, absolute, silent = 0.0, 0.0, np.inf
+    silent = np.inf
+    adding: dict[tuple[int, int], list[int]] = {}
     spread = apart * 2.0**-10 + float(norm.error(apart))  # an error of the distance, beyond its least
     least = apart - spread if len(places.pairs) else 0.0
     for unit in range(len(block.bias)):
@@ -214,27 +215,21 @@ def merge(stock: Stock, places: Places, counted: Counted, apart: float, examples
         gate = -gates[0] if pairs else 0.0
         if counts:
             own, other = np.flatnonzero(places.agreeing == to), task_of[counts[0]]
-            if not len(own) or block.w_in[counts[0], unit] != 1 or out != 1 or block.bias[unit]:
+            if not len(own):
                 raise block.refuse("merge", "counts added to sums", f"other weights: unit {unit}")
             task = int(own[0])
             ends = sorted((task, other)) if pairs else [task, task]
             if (task, other) not in needed or (pairs and places.pairs[pair_of[pairs[0]]].tolist() != ends):
-                raise block.refuse("merge", "the counts of tasks that can agree, once each", f"unit {unit}")
+                raise block.refuse("merge", "the counts of tasks that can agree", f"unit {unit}")
             if pairs == [] and task != other:
                 raise block.refuse("merge", "a distance with the count of another task", f"none: unit {unit}")
-            needed.remove((task, other))
-            for count in (0.0, 1.0, float(examples)):
-                slip = counted.relative * count + (counted.absolute if not count else 0.0)
-                values = {counts[0]: (count, slip)} | dict.fromkeys((*pairs, places.zero), (0.0, 0.0))
-                _, error = block.argument(unit, values)
-                error += arithmetic.storage * (count + error)
-                if count:
-                    relative = max(relative, error / count)
-                else:
-                    absolute = max(absolute, error)
+            adding.setdefault((task, other), []).append(unit)
             if pairs:
-                top = examples * (1 + counted.relative)
-                gone = {counts[0]: (top, counted.relative * top), pairs[0]: (least, spread), places.zero: (0.0, 0.0)}
+                # What differs adds nothing: each unit is off, whatever the count.
+                slope = float(block.w_in[counts[0], unit])
+                top = examples * (1 + counted.relative) if slope > 0 else 0.0
+                off = counted.relative * top if slope > 0 else 0.0
+                gone = {counts[0]: (top, off), pairs[0]: (least, spread), places.zero: (0.0, 0.0)}
                 argument, error = block.argument(unit, gone)
                 if argument + error > 0:
                     raise block.refuse("merge", "no count of a task that answers otherwise", f"unit {unit}")
@@ -249,10 +244,21 @@ def merge(stock: Stock, places: Places, counted: Counted, apart: float, examples
             if gate * least <= 0 or argument + error > 0:
                 raise block.refuse("merge", "tasks that differ are not silenced", f"unit {unit}")
             silences.remove(key)
-    if needed or silences:
-        raise block.refuse("merge", "a unit for each pair of tasks that can agree", f"{len(needed | silences)} missing")
+    if needed != adding.keys() or silences:
+        missing = len((needed - adding.keys()) | silences)
+        raise block.refuse("merge", "units for each pair of tasks that can agree", f"{missing} missing")
+    passed: dict[bytes, tuple[float, float]] = {}
+    relative = absolute = 0.0
+    for (task, other), units in adding.items():
+        count, into = int(places.count[other]), int(places.agreeing[task])
+        form = [block.w_in[count, units], block.w_in[places.zero, units], block.bias[units], block.w_out[units, into]]
+        same = np.vstack(form).tobytes()
+        if same not in passed:
+            passed[same] = _passes(block, units, count, into, counted, examples)
+        relative, absolute = max(relative, passed[same][0]), max(absolute, passed[same][1])
     partners = 1 + int(np.bincount(places.pairs.ravel(), minlength=1).max(initial=0)) if len(places.pairs) else 1
-    stored = partners * arithmetic.sums + arithmetic.storage
+    terms = max(map(len, adding.values())) * partners
+    stored = terms * arithmetic.sums + arithmetic.storage
     # A sum of s >= 1 has at most `partners` counts, those of 0 with their own errors.
     relative = ((relative + partners * absolute) * (1 + stored) + stored) * INFLATION
     absolute = partners * absolute * (1 + stored) * INFLATION
@@ -264,6 +270,59 @@ def merge(stock: Stock, places: Places, counted: Counted, apart: float, examples
         groups = [Group(np.array([unit]), top if row[places.agreeing].any() else 2.0) for unit, row in enumerate(rows)]
         ledger.write(rows, groups, slanted, arithmetic)
     return Sums(relative, absolute, float(silent))
+
+
+def _passes(
+    block: Block, units: list[int], count: int, into: int, counted: Counted, examples: int
+) -> tuple[float, float]:
+    """Units that read one count c and no more, what else they read being 0: they add up to c.
+
+    With f(c) = sum_u w_u relu(a_u c + b_u) exactly: f = 0 on [0, A], A the most that a count of 0 is (counts are sums
+    of what is not negative, `count`), and f(c) = c by one unit, the others off, for c from 1 - r to m (1 + r), r the
+    relative error. So an error of a count of 0 is forgotten, and that of another is handed on; each unit adds its own
+    rounding.
+
+    Returns:
+        How far the sum of the units is off: relatively for c >= 1, and at the most where the count is 0.
+
+    Raises:
+        RefusedError: f is another function.
+    """
+    arithmetic = block.arithmetic
+    slopes, bias, out = block.w_in[count, units], block.bias[units], block.w_out[units, into]
+    low = 1 - counted.relative
+    # f is linear between the edges of its units; all of these are dyadic numbers, and so are their products.
+    edges = [-b / a for a, b in zip(slopes, bias, strict=True) if a and 0 < -b / a < counted.absolute]
+    nothing = [float(np.maximum(slopes * c + bias, 0.0) @ out) for c in (0.0, *edges, counted.absolute)]
+    on = slopes * low + bias > 0
+    if max(map(abs, nothing)) > 2.0**-48 * (1 + float(np.abs(out).sum())):
+        raise block.refuse("merge", "a count of 0 adds nothing", f"{max(map(abs, nothing)):.3g}")
+    if out[on] @ slopes[on] != 1 or out[on] @ bias[on] or (slopes[on] < 0).any() or (slopes[~on] >= 0).any():
+        raise block.refuse("merge", "a count of at least 1 is added as it is", "another multiple, or a constant")
+    others = np.flatnonzero(block.w_in[:, units].any(axis=1))
+    relative, small = 0.0, np.zeros(len(units))
+    for place, unit in enumerate(units):
+        size = abs(float(out[place]))
+        for value in (1.0, float(examples)):
+            values = dict.fromkeys(map(int, others), (0.0, 0.0)) | {count: (value, counted.relative * value)}
+            argument, error = block.argument(unit, values)
+            if on[place]:
+                error += arithmetic.storage * (argument + error)
+                relative = max(relative, size * error / value)
+            elif argument + error > 0:
+                raise block.refuse("merge", "units that stay off for a count of at least 1", f"unit {unit} is on")
+        # f is 0 wherever the count is in [0, A]: what counts is the error of the unit's own argument there.
+        for value in (0.0, counted.absolute):
+            values = dict.fromkeys(map(int, others), (0.0, 0.0)) | {count: (value, 0.0)}
+            argument, error = block.argument(unit, values)
+            stored = arithmetic.storage * max(0.0, argument + error)
+            if np.frexp(abs(bias[place]))[0] in (0.0, 0.5):
+                # 0 and powers of two are stored as they are, so what lies near one is rounded by no more than that.
+                stored = min(stored, abs(float(slopes[place])) * counted.absolute + error)
+            small[place] = max(small[place], size * (error + stored))
+    if on.sum() != 1:
+        raise block.refuse("merge", "one unit that is on for a count of at least 1", f"{int(on.sum())}")
+    return relative, float(small.sum()) * INFLATION
 
 
 def logarithm(stock: Stock, places: Places, counted: Counted, sums: Sums, arithmetic: Arithmetic) -> Logarithms:

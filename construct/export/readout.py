@@ -57,6 +57,9 @@ NEGLIGIBLE = 2.0**-30
 
 DEAD_ZONE = 0.25
 
+FORGETTING = ((1.0, 0.0, 1.0), (-1.0, 0.5, -1.0), (-1.0, 0.25, 2.0))
+"""Slope, bias and weight of three units that take a number up to 1/4 to 0, and leave it from 1/2 on as it is."""
+
 Inputs = list[tuple[Subspace | NDArray[np.int_], Array | float]]
 
 
@@ -309,27 +312,34 @@ def distance(mlp: MlpBuilder, pairs: Sequence[tuple[int, int]]) -> None:
 def merge(mlp: MlpBuilder, pairs: Sequence[tuple[int, int]], examples: int) -> None:
     """At EQ: s_k = c_k + the c_j of the tasks j that agree with k; silent_k > 0 where one of them has j < k.
 
-    A unit a task, relu(c_k), and two a pair with h = h_kj - zero, relu(c_j - 2 m h) to s_k and relu(c_k - 2 m h) to
-    s_j: c_j at h = 0, and 0 at h >= 1/2 as c_j <= m. One more a pair, relu(2 - 4 h) to silent_j, j > k: 2 at h = 0, 0
-    at h >= 1/2.
+    With x = c_j - 2 m (h_kj - zero), or x = c_k for the task itself, three units add
+
+        f = relu(x) - relu(1/2 - c - 2 m (h - zero)) + 2 relu(1/4 - c - 2 m (h - zero))
+
+    to s_k, and likewise to s_j. At h = 0: f = c for c >= 1/2, the last two being 0, and f = 0 for 0 <= c <= 1/4: what
+    leaks into a count of 0 is forgotten, and every other count stays as it is in any format. At h >= 1/2 all three are
+    0, as c_j <= m. One more unit a pair, relu(2 - 4 (h - zero)) to silent_j, j > k: 2 at h = 0, 0 at h >= 1/2.
     """
     stream = mlp.stream
     counts, sums, silent = stream["count"], stream["agreeing"], stream["silent"]
     tasks = np.arange(counts.size)
-    mlp.units(
-        bias=np.zeros(counts.size, dtype=np.float32),
-        inputs=[(counts.start + tasks, 1.0)],
-        outputs=[(sums.start + tasks, 1.0)],
-    )
+    for slope, bias, weight in FORGETTING:
+        mlp.units(
+            bias=np.full(counts.size, bias, dtype=np.float32),
+            inputs=[(counts.start + tasks, slope)],
+            outputs=[(sums.start + tasks, weight)],
+        )
     if pairs:
         low, high = np.array(pairs, dtype=np.int_).T
         apart = stream["distance"].start + np.arange(len(pairs))
+        gate = 2.0 * examples
         for to, added in ((low, high), (high, low)):
-            mlp.units(
-                bias=np.zeros(len(pairs), dtype=np.float32),
-                inputs=[(counts.start + added, 1.0), (apart, -2.0 * examples), (stream["zero"], 2.0 * examples)],
-                outputs=[(sums.start + to, 1.0)],
-            )
+            for slope, bias, weight in FORGETTING:
+                mlp.units(
+                    bias=np.full(len(pairs), bias, dtype=np.float32),
+                    inputs=[(counts.start + added, slope), (apart, -gate), (stream["zero"], gate)],
+                    outputs=[(sums.start + to, weight)],
+                )
         mlp.units(
             bias=np.full(len(pairs), 2.0, dtype=np.float32),
             inputs=[(apart, -4.0), (stream["zero"], 4.0)],

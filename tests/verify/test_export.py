@@ -17,7 +17,7 @@ from construct.oracle import answer
 from construct.prompts import Example, Layout, Prompt
 from construct.sampling import PromptSampler
 from construct.suites import build_suite
-from construct.tasks import TaskSet
+from construct.tasks import Format, SumTask, TaskSet
 from construct.theorems import Construction, two_layer
 from tests.construct.strategies import task_sets
 from tests.verify.conftest import pair_and_table, sum_and_table, tables
@@ -164,6 +164,13 @@ def test_the_bounds_hold_for_random_task_sets(task_set: TaskSet, examples: int, 
     proof = _proof(model)
     assert proof.answer["real"] is not None, proof.refusals
     _holds(model, proof, _noise(model.readout.construction.layout, 4, seed))
+
+
+def test_a_sum_that_no_input_reaches_is_recalled_by_no_unit() -> None:
+    task = SumTask("beyond", (0,), {0: 0}, {1: 0})
+    model = _stock(TaskSet("small", ("a",), 1, Format(), (task,)), 1, "scale-down")
+    proof = _proof(model)
+    assert proof.answer["real"] is not None, proof.refusals
 
 
 # Altered weights.
