@@ -3,6 +3,7 @@
 import base64
 import html
 import json
+import re
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
@@ -57,12 +58,11 @@ def explore_page(construction: Construction, *, start: Prompt | None = None) -> 
         # No "</script>" may stand inside a script.
         "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c"),
         "model": _text("model.js"),
+        "prompt": _text("prompt.js"),
         "view": _text("view.js"),
     }
-    page = _text("page.html")
-    for name in ("title", "heading", "introduction", "style", "model", "view", "data"):
-        page = page.replace(f"@{name}@", parts[name], 1)
-    return page
+    # In one pass: a suite may be named like one of these marks.
+    return re.sub("@(" + "|".join(parts) + ")@", lambda mark: parts[mark[1]], _text("page.html"))
 
 
 def _text(name: str) -> str:

@@ -5,7 +5,6 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const model = decodeModel(data);
   const tasks = indexTasks(data);
-  const ids = new Map(data.alphabet.map((token, id) => [token, id]));
   const colours = data.colours;
   const byId = (name) => document.getElementById(name);
   const state = { lines: [], query: "", head: 0, from: -1 };
@@ -34,63 +33,58 @@
 
   // Text and ids.
 
-  const arrow = data.format.arrow.trim();
-
   function written(inputs) {
     return inputs.map((id) => data.alphabet[id]).join(data.format.separator);
   }
 
-  /** The ids of the inputs before the arrow. Throws what is wrong, in words. */
-  function parseInputs(text) {
-    const wanted = data.layout.inputs;
-    let parts = [text.trim()];
-    if (wanted > 1) {
-      const separator = data.format.separator.trim();
-      if (separator) parts = text.split(separator);
-      else if (data.format.separator) parts = text.trim().split(/\s+/);
-      else parts = text.trim().match(new RegExp(`.{1,${data.alphabet[0].length}}`, "gu")) || [];
-    }
-    parts = parts.map((part) => part.trim());
-    if (parts.length !== wanted) throw new Error(`“${text.trim()}” has ${parts.length} inputs, expected ${wanted}`);
-    return parts.map(tokenId);
-  }
-
-  function tokenId(token) {
-    if (!ids.has(token)) throw new Error(`“${token}” is not in the alphabet of ${data.alphabet.length} tokens`);
-    return ids.get(token);
-  }
-
-  function parseExample(text) {
-    const cut = text.lastIndexOf(arrow);
-    if (cut < 0) throw new Error(`“${text}” has no arrow ${arrow}`);
-    return { inputs: parseInputs(text.slice(0, cut)), answer: tokenId(text.slice(cut + arrow.length).trim()) };
-  }
-
-  function parseQuery(text) {
-    const end = text.trim().endsWith(arrow) ? text.trim().slice(0, -arrow.length) : text;
-    return parseInputs(end);
-  }
-
   // Drawing examples.
 
-  /** Inputs that task number `index` answers. */
-  function drawInputs(index, random) {
+  const MOST_CHOICES = 500;
+
+  /** The possible inputs of a task, token by token at the places it reads; none when they are too many to list. */
+  function choices(task) {
+    if (task.kind === "table") return task.rows.length <= MOST_CHOICES ? task.rows.map(([key]) => key) : [];
+    const values = [...task.values.keys()];
+    if (values.length ** task.reads.length > MOST_CHOICES) return [];
+    return task.reads
+      .reduce((keys) => keys.flatMap((key) => values.map((value) => [...key, value])), [[]])
+      .filter((key) => task.index.has(String(key.reduce((sum, token) => sum + task.values.get(token), 0))));
+  }
+
+  /** A choice as text, with a dot at each place that the task does not read. */
+  function choiceText(task, key) {
+    const shown = Array(data.layout.inputs).fill("·");
+    task.reads.forEach((place, at) => (shown[place] = data.alphabet[key[at]]));
+    return shown.join(data.format.separator);
+  }
+
+  function listChoices() {
+    const task = tasks[Number(byId("new-task").value)];
+    byId("new-input").replaceChildren(
+      make("option", { value: "" }, "any input"),
+      ...choices(task).map((key, at) => make("option", { value: at }, choiceText(task, key))),
+    );
+  }
+
+  /** Inputs that task number `index` answers; `key` fixes the tokens at the places it reads. */
+  function drawInputs(index, random, key = null) {
     const task = tasks[index];
     for (let attempt = 0; ; attempt++) {
       const inputs = Array.from({ length: data.layout.inputs }, () => data.inputs[Math.floor(random() * data.inputs.length)]);
       if (task.kind === "table") {
         const row = task.rows[Math.floor(random() * task.rows.length)][0];
         task.reads.forEach((place, at) => (inputs[place] = row[at]));
-      } else {
+      } else if (key === null) {
         const values = [...task.values.keys()];
         task.reads.forEach((place) => (inputs[place] = values[Math.floor(random() * values.length)]));
       }
+      if (key !== null) task.reads.forEach((place, at) => (inputs[place] = key[at]));
       if (taskAnswer(task, inputs) !== null || attempt > 200) return inputs;
     }
   }
 
-  function drawExample(index, random) {
-    const inputs = drawInputs(index, random);
+  function drawExample(index, random, key = null) {
+    const inputs = drawInputs(index, random, key);
     const answer = taskAnswer(tasks[index], inputs);
     return answer === null ? null : written(inputs) + data.format.arrow + data.alphabet[answer];
   }
@@ -117,12 +111,14 @@
 
   // The prompt's fields.
 
-  function move(from, to) {
+  /** Move a line; the focus goes with it, on the same button where that can be used. */
+  function move(from, to, control = "line") {
     if (to < 0 || to >= state.lines.length) return;
     const [line] = state.lines.splice(from, 1);
     state.lines.splice(to, 0, line);
     render();
-    byId(`line-${to}`).focus();
+    const next = byId(`${control}-${to}`);
+    (next.disabled ? byId(`line-${to}`) : next).focus();
   }
 
   function renderLines() {
@@ -142,8 +138,8 @@
               move(at, event.key === "ArrowUp" ? at - 1 : at + 1);
             },
           }),
-          make("button", { type: "button", "aria-label": `move example ${at + 1} up`, disabled: at === 0, onclick: () => move(at, at - 1) }, "↑"),
-          make("button", { type: "button", "aria-label": `move example ${at + 1} down`, disabled: at === state.lines.length - 1, onclick: () => move(at, at + 1) }, "↓"),
+          make("button", { id: `up-${at}`, type: "button", "aria-label": `move example ${at + 1} up`, disabled: at === 0, onclick: () => move(at, at - 1, "up") }, "↑"),
+          make("button", { id: `down-${at}`, type: "button", "aria-label": `move example ${at + 1} down`, disabled: at === state.lines.length - 1, onclick: () => move(at, at + 1, "down") }, "↓"),
           make("button", {
             type: "button", "aria-label": `remove example ${at + 1}`,
             onclick: () => { state.lines.splice(at, 1); render(); (byId(`line-${Math.min(at, state.lines.length - 1)}`) || byId("add")).focus(); },
@@ -162,7 +158,7 @@
     const examples = state.lines.map((line, at) => {
       const field = byId(`line-${at}`), tags = byId(`tags-${at}`);
       try {
-        const example = parseExample(line);
+        const example = parseExample(data, line);
         field.removeAttribute("aria-invalid");
         const fits = tasks.filter((task) => taskAnswer(task, example.inputs) === example.answer);
         tags.textContent = fits.length ? fits.map((task) => task.name).join(", ") : "explained by no task";
@@ -176,7 +172,7 @@
     });
     let query = null;
     try {
-      query = parseQuery(state.query);
+      query = parseQuery(data, state.query);
       byId("query").removeAttribute("aria-invalid");
     } catch (error) {
       byId("query").setAttribute("aria-invalid", "true");
@@ -198,13 +194,16 @@
     const largest = Math.max(1, ...rows.map((id) => Math.max(output[id], exact.target.get(id) || 0)));
     byId("bars").replaceChildren(
       ...rows.map((id) => {
-        const task = tasks.findIndex((one) => taskAnswer(one, prompt.query) === id);
+        const answering = tasks.map((_, at) => at).filter((at) => taskAnswer(tasks[at], prompt.query) === id);
+        const task = answering.find((at) => exact.shares[at] > 0) ?? answering[0];
+        const colour = task === undefined ? "var(--soft)" : colours[task % colours.length];
         const target = exact.target.get(id) || 0;
         return make(
           "div", { class: "bar" },
-          make("span", { class: "label" }, data.alphabet[id]),
+          make("span", { class: "label" }, data.alphabet[id],
+            make("span", { class: "tags" }, answering.map((at) => tasks[at].name).join(", ") || "no task’s answer")),
           make("span", { class: "track", "aria-hidden": "true" },
-            make("span", { class: "fill", style: `width:${(100 * output[id]) / largest}%;background:${colours[Math.max(task, 0) % colours.length]}` }),
+            make("span", { class: "fill", style: `width:${(100 * output[id]) / largest}%;background:${colour}` }),
             make("span", { class: "target", style: `left:${(100 * target) / largest}%` })),
           make("span", { class: "value" }, digits(output[id])),
         );
@@ -301,6 +300,7 @@
 
   function update() {
     const prompt = read();
+    byId("stale").hidden = prompt !== null;
     if (prompt === null) return;
     const idsOf = promptIds(data, prompt.examples, prompt.query);
     const result = forward(model, idsOf);
@@ -338,10 +338,14 @@
   byId("count").value = data.start.lines.length;
   let drawn = 1000;
   byId("add").addEventListener("click", () => {
-    const line = drawExample(Number(byId("new-task").value), generator(drawn++));
+    const index = Number(byId("new-task").value), chosen = byId("new-input").value;
+    const key = chosen === "" ? null : choices(tasks[index])[Number(chosen)];
+    const line = drawExample(index, generator(drawn++), key);
     if (line !== null && state.lines.length < data.layout.examples) state.lines.push(line);
     render();
   });
+  byId("new-task").addEventListener("change", listChoices);
+  listChoices();
   byId("clear").addEventListener("click", () => { state.lines = []; render(); });
   for (const name of ["count", "seed"]) byId(name).addEventListener("change", drawPrompt);
   byId("draw").addEventListener("click", () => { byId("seed").value = Number(byId("seed").value) + 1; drawPrompt(); });

@@ -152,7 +152,7 @@ def test_a_token_that_looks_like_markup_stays_text() -> None:
     alphabet = ("</script><b>", "@view@", "&amp;")
     strange = type(task_set)("<i>strange</i>", alphabet, 2, type(task_set.format)(separator=" "), task_set.tasks[:2])
     page = explore_page(KINDS["two-layer"].build(strange, examples=2))
-    assert page.count("</script>") == 3
+    assert page.count("</script>") == 4
     assert "<i>strange" not in page
     assert data_of(page)["alphabet"] == list(alphabet)
 
@@ -259,6 +259,56 @@ def test_everything_can_be_done_by_keyboard(window: Browser, retrieval_page: tup
     window.focus("#add")
     window.type(ENTER)
     assert len(window.run(lines)) == 3
+    window.focus("#down-0")
+    window.type(ENTER)
+    assert window.run("return document.activeElement.id") == "down-1"
+    window.type(ENTER)
+    assert window.run("return document.activeElement.id") == "line-2"  # no line is below: its button is off
+
+
+@needs_browser
+def test_an_example_is_added_from_the_list_of_a_tasks_inputs(
+    window: Browser, retrieval_page: tuple[Construction, Path]
+) -> None:
+    construction, path = retrieval_page
+    window.open(path)
+    window.focus("#new-task")
+    window.type(DOWN)
+    listed = window.run("return [...document.querySelectorAll('#new-input option')].map((one) => one.textContent)")
+    assert listed == ["any input", *(f"·{token}··" for token in construction.task_set.alphabet)]
+    window.focus("#new-input")
+    window.type(3 * DOWN)
+    window.focus("#add")
+    window.type(ENTER)
+    added = window.run("return [...document.querySelectorAll('#examples input')].at(-1).value")
+    assert re.fullmatch(r"[a-g]c[a-g]{2}->c", added)
+
+
+@needs_browser
+def test_an_unreadable_prompt_says_that_the_answer_is_an_older_one(
+    window: Browser, retrieval_page: tuple[Construction, Path]
+) -> None:
+    window.open(retrieval_page[1])
+    hidden = "return document.getElementById('stale').hidden"
+    assert window.run(hidden) is True
+    window.focus("#query")
+    window.run("document.activeElement.select()")
+    window.type("x")
+    assert window.run(hidden) is False
+    window.run("document.activeElement.select()")
+    window.type("abcd")
+    assert window.run(hidden) is True
+
+
+@needs_browser
+def test_each_answer_names_the_tasks_that_give_it(window: Browser, retrieval_page: tuple[Construction, Path]) -> None:
+    window.open(retrieval_page[1])
+    window.focus("#query")
+    window.run("document.activeElement.select()")
+    window.type("eebb")
+    labels = "[...document.querySelectorAll('#bars .label')]"
+    names = window.run(f"return {labels}.map((one) => [...one.childNodes].map((part) => part.textContent))")
+    assert dict(names) == {"e": "ret_1, ret_2", "b": "ret_3"}
 
 
 @needs_browser
