@@ -45,33 +45,39 @@ SMALL = (
     1,
 )
 
-# Starts a run again and again, each time in a new process that is killed after a while. What is imported before the
-# processes part makes them quick to start; nothing is computed before.
+# Trains in WHOLE, then in KILLED again and again, each time in a new process, which the kernel ends without a word after
+# a part of the processor time that the whole run took: a slow machine and a fast one are cut at the same places. What is
+# imported before the processes part makes them quick to start; nothing is computed before.
 KILLER = """
-import os, random, signal, sys, time
+import os, random, signal, sys
 from accelerate import Accelerator
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 from construct.cli import main
 import empirical.commands.train, torch._dynamo
-sys.argv = ["construct", *sys.argv[1:]]
-chance, kills = random.Random(5), 0
-while True:
+whole, killed, *arguments = sys.argv[1:]
+
+def train(out, seconds=0):
     child = os.fork()
     if not child:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        sys.argv = ["construct", "train", *arguments, "--out", out]
         try:
             main()
         except SystemExit as end:
             os._exit(end.code or 0)
         os._exit(0)
-    if kills < 3:
-        time.sleep(chance.uniform(0.1, 1.2))
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        kills += 1
-        continue
-    print("killed", kills)
-    sys.exit(os.waitstatus_to_exitcode(status))
+    _, status, used = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+
+code, seconds = train(whole)
+chance, kills = random.Random(5), 0
+for part in (0.5, chance.uniform(0.1, 0.5), chance.uniform(0.1, 0.5), 0):
+    if not code:
+        code, _ = train(killed, part * seconds)
+        kills += code == -signal.SIGPROF
+        code = 0 if part and code == -signal.SIGPROF else code
+print("killed", kills)
+sys.exit(code)
 """
 
 
@@ -128,10 +134,9 @@ def test_its_tokenizer_gives_the_prompts_that_it_was_trained_on(construct: Comma
     assert np.isfinite(logs).all()
 
 
-def test_a_run_killed_at_any_moment_ends_with_the_same_weights(construct: Command, tmp_path: Path) -> None:
+def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path: Path) -> None:
     arguments = [*map(str, SMALL), "--steps", "60", "--save-every", "0.05", "--validate-every", "20"]
-    assert construct("train", *arguments, "--out", tmp_path / "whole").status == 0
-    command = [sys.executable, "-c", KILLER, "train", *arguments, "--out", str(tmp_path / "killed")]
+    command = [sys.executable, "-c", KILLER, str(tmp_path / "whole"), str(tmp_path / "killed"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) >= 1, done.stdout
