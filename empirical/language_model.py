@@ -1,7 +1,7 @@
 """One protocol for every model that is measured, and its adapters.
 
 A model is a construction's folder, a folder in Hugging Face's form (exported constructions among them), the folder of a
-run of `construct train`, or the name of a model on the Hugging Face hub.
+run of `construct train`, a file in llama.cpp's form (GGUF), or the name of a model on the Hugging Face hub.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from importlib.util import find_spec
 from pathlib import Path
 from socket import create_connection
 from typing import Any, Protocol
@@ -31,6 +32,7 @@ from empirical.training.checkpoint import checkpoint_folder
 PACKAGES = ("task-superposition", "torch", "transformers", "tokenizers", "numpy")
 QUANTIZATION = {"8bit": "load_in_8bit", "4bit": "load_in_4bit"}
 CONSTRUCTION, PRETRAINED = "construction", "hugging-face"
+GGUF = ".gguf"
 
 Warn = Callable[[str], None]
 
@@ -89,7 +91,7 @@ class Options:
 
 
 def open_model(name: str, runtime: Runtime, options: Options, *, warn: Warn) -> LanguageModel:
-    """Open a model by its folder or its name on the hub.
+    """Open a model by its folder, its file or its name on the hub.
 
     Raises:
         InputError: there is no such model, it cannot be read, or it is of no known architecture.
@@ -206,8 +208,10 @@ def load_pretrained(
 ) -> tuple[Any, Encoder, dict[str, Any]]:
     """A model, its tokenizer and its provenance.
 
+    A GGUF file's quantised weights become numbers of the format asked for: what is measured is the quantised model.
+
     Args:
-        name: a folder, or a name on the hub.
+        name: a folder, a GGUF file, or a name on the hub.
         runtime: where it runs.
         options: how it is loaded.
         attention: the implementation of attention to ask for; None leaves it to the library.
@@ -218,9 +222,13 @@ def load_pretrained(
     trained = checkpoint_folder(Path(name))
     folder = trained or Path(name)
     source = name if trained is None else str(trained)
-    if not folder.is_dir() and (folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1):
+    one_file = folder.suffix == GGUF and folder.is_file()
+    local = one_file or folder.is_dir()
+    if not local and (
+        folder.exists() or folder.suffix == GGUF or name.startswith((".", "/", "~")) or name.count("/") > 1
+    ):
         raise InputError(
-            f"{name} is no folder of a model: give a construction's, a Hugging Face model's, or a hub name"
+            f"{name} is no folder of a model: give a construction's, a Hugging Face model's, a GGUF file, or a hub name"
         )
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise InputError(
@@ -229,16 +237,18 @@ def load_pretrained(
         )
     library = _transformers()
     library.utils.logging.disable_progress_bar()
-    if not folder.is_dir():
+    if not local:
         _offline_where_unreachable()
+    file = _gguf(folder) if one_file else {}
+    source = str(folder.parent) if one_file else source
     settings: dict[str, Any] = {"dtype": runtime.torch_dtype, **_quantized(options, runtime)}
     settings |= {} if attention is None else {"attn_implementation": attention}
     settings |= {} if options.device_map is None else {"device_map": options.device_map}
     try:
-        tokenizer = library.AutoTokenizer.from_pretrained(source, revision=options.revision)
-        model = library.AutoModelForCausalLM.from_pretrained(source, revision=options.revision, **settings)
+        tokenizer = library.AutoTokenizer.from_pretrained(source, revision=options.revision, **file)
+        model = library.AutoModelForCausalLM.from_pretrained(source, revision=options.revision, **file, **settings)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
-        raise InputError(_why_not(name, error, is_folder=folder.is_dir())) from error
+        raise InputError(_why_not(name, error, local=local)) from error
     if options.device_map is None and options.quantization is None:
         model.to(runtime.device)
     model.eval()
@@ -255,6 +265,12 @@ def _transformers() -> Any:
         raise InputError(
             f"a pretrained model needs the package {error.name}: pip install 'task-superposition[pretrained]'"
         ) from error
+
+
+def _gguf(path: Path) -> dict[str, str]:
+    if find_spec("gguf") is None:
+        raise InputError("a GGUF file needs the package gguf: pip install 'task-superposition[pretrained]'")
+    return {"gguf_file": path.name}
 
 
 def _offline_where_unreachable() -> None:
@@ -284,10 +300,10 @@ def _quantized(options: Options, runtime: Runtime) -> dict[str, Any]:
     }
 
 
-def _why_not(name: str, error: Exception, *, is_folder: bool) -> str:
+def _why_not(name: str, error: Exception, *, local: bool) -> str:
     reason = " ".join(str(error).split())
     reason = reason if len(reason) <= 300 else reason[:297] + "..."
-    if is_folder:
+    if local:
         return f"{name} cannot be loaded as a causal language model: {reason}"
     return (
         f"{name!r} is no folder here, and the Hugging Face hub did not give it: {reason} Without a network, give "
@@ -296,7 +312,9 @@ def _why_not(name: str, error: Exception, *, is_folder: bool) -> str:
 
 
 def _identity(folder: Path, model: Any) -> dict[str, Any]:
-    """The commit of a hub model, the hash of a folder's files."""
+    """The commit of a hub model, the hash of a folder's files or of a file."""
+    if folder.is_file():
+        return {"sha256": _sha256([folder])}
     if not folder.is_dir():
         return {"revision": getattr(model.config, "_commit_hash", None)}
     kept = {".json", ".safetensors", ".model", ".txt", ".jinja"}

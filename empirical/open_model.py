@@ -262,7 +262,7 @@ def open_inside(name: str, runtime: Runtime, options: Options, *, patterns: bool
     """Open a model to look into it.
 
     Args:
-        name: a construction's folder, a Hugging Face model's folder, or a hub name.
+        name: a construction's folder, a Hugging Face model's folder, a GGUF file, or a hub name.
         runtime: where it runs.
         options: how a pretrained model is loaded.
         patterns: whether its attention is to show its patterns, which takes the slower implementation.

@@ -83,9 +83,9 @@ def command(
 ) -> None:
     """Measure task superposition in MODEL, constructed, trained or pretrained.
 
-    MODEL is the folder of a construction, of a run of `construct train` or of a Hugging Face model, or a hub name. Each
-    prompt's result goes to OUT; run the same again and it goes on where it stopped. `accelerate launch -m construct.cli
-    evaluate ...` shares the prompts among processes. `construct report OUT` prints the tables.
+    MODEL is the folder of a construction, of a run of `construct train` or of a Hugging Face model, a GGUF file, or a
+    hub name. Each prompt's result goes to OUT; run the same again and it goes on where it stopped. `accelerate launch
+    -m construct.cli evaluate ...` shares the prompts among processes. `construct report OUT` prints the tables.
     """
     if batch < 1:
         raise InputError(f"--batch is {batch}: expected at least 1")

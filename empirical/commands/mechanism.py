@@ -40,8 +40,8 @@ def command(
 ) -> None:
     """Look in MODELS for what the construction does: evidence, mixture, read heads, averaging heads.
 
-    Each of MODELS is a construction's folder, a Hugging Face model's folder, or a hub name; the first may bring the
-    tasks. The models should be small: every attention pattern is looked at.
+    Each of MODELS is a construction's folder, a Hugging Face model's folder, a GGUF file, or a hub name; the first may
+    bring the tasks. The models should be small: every attention pattern is looked at.
     """
     if examples < 2 or prompts < 4:
         raise InputError(f"{prompts} prompts of {examples} examples: expected at least 4 prompts and 2 examples")

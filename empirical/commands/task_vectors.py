@@ -59,7 +59,8 @@ def command(
 ) -> None:
     """Find the task vectors of MODEL, put them and their mixtures into other prompts, and measure their geometry.
 
-    MODEL is a construction's folder, a Hugging Face model's folder, or a hub name. Layers are found by what they do.
+    MODEL is a construction's folder, a Hugging Face model's folder, a GGUF file, or a hub name. Layers are found by
+    what they do.
     """
     found = task_set(model, suite, task_file, tasks)
     names = [task.name for task in found.tasks]
