@@ -8,7 +8,7 @@ import msgspec
 from empirical.study_records import EXACT, ONE_TASK, Answers, Run, Study
 from paper_figures.inputs import Inputs
 from paper_figures.records import Record
-from paper_figures.runs import Bar, Positive, absent, bar, run_label, study_of, whiskers
+from paper_figures.runs import Bar, Positive, bar, run_label, study_of, whiskers
 from paper_figures.style import GREY, PAGE, new_figure, panel, plain
 
 if TYPE_CHECKING:
@@ -223,5 +223,4 @@ def caption(record: CompletionRecord) -> str:
         + (f" (c, d): all with {record.tasks} tasks." if any(one.sized for one in record.models) else "")
         + (f" The least r at a model's largest K' is {least[0]:.3f} ({least[1]})." if least else "")
         + (f" * did not learn its tasks: {'; '.join(failed)}." if failed else "")
-        + absent([])
     )

@@ -11,7 +11,7 @@ from construct.errors import InputError
 from empirical.study_records import Moment, Run
 from paper_figures.inputs import Inputs
 from paper_figures.records import Record
-from paper_figures.runs import Positive, Share, absent, run_label, study_of
+from paper_figures.runs import Positive, Share, run_label, study_of
 from paper_figures.style import BLACK, GREY, LIGHT, PAGE, new_figure, panel, plain, task_colour, task_marker
 
 if TYPE_CHECKING:
@@ -248,5 +248,4 @@ def caption(record: EmergenceRecord) -> str:
         + (f" Never committed: {'; '.join(never)}." if never else "")
         + (" * did not learn its tasks (accuracy below 0.8)." if starred else "")
         + " Single figures have no intervals; the seeds show their spread."
-        + absent([])
     )

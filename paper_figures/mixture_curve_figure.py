@@ -1,6 +1,9 @@
 """Figure `mixture-curve`: output probability against the mixture's lambda, by model and by training."""
 
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby, pairwise
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -13,6 +16,7 @@ from paper_figures.inputs import Inputs
 from paper_figures.records import Record
 from paper_figures.runs import (
     EVALUATIONS,
+    LONGEST_TITLE,
     MODEL_COLOURS,
     MODEL_LINES,
     Bar,
@@ -21,6 +25,7 @@ from paper_figures.runs import (
     Share,
     absent,
     bar,
+    broken,
     either,
     is_curve,
     mean_bar,
@@ -117,6 +122,9 @@ def collect(inputs: Inputs) -> MixtureCurveRecord:
     curves = [run for run in runs if is_curve(run)]
     if not curves and study is None:
         raise InputError(f"no run among the records goes over mixtures of two tasks: `{EVALUATIONS}` makes some")
+    # Suite by suite, that of more models first.
+    many = Counter(run.header["suite"] for run in curves)
+    curves.sort(key=lambda run: (-many[run.header["suite"]], run.header["suite"]))
     return MixtureCurveRecord(asked=[_asked(run) for run in curves], trained=None if study is None else _trained(study))
 
 
@@ -164,15 +172,15 @@ def _line(label: str, group: str, answers: Answers) -> Line:
 
 def draw(record: MixtureCurveRecord) -> "Figure":
     """Above, a panel a model that was asked; below, the trained models of the study by what varies."""
-    rows = [record.asked[at : at + COLUMNS] for at in range(0, len(record.asked), COLUMNS)]
-    heights = [1.85] * len(rows)
+    rows = rows_of(record.asked)
+    heights = [1.95 if any(len(one.model.label) > LONGEST_TITLE for one in row) else 1.85 for row in rows]
     shown = [] if record.trained is None else _panels(record.trained)
     legend = 0.1 + 0.13 * max((len(lines) for _, lines in shown), default=0)
     if shown:
         heights.append(STUDY_HEIGHT + legend)
     figure = new_figure(PAGE, sum(heights) + 0.1)
     parts: Any = np.atleast_1d(np.asarray(figure.subfigures(len(heights), 1, height_ratios=heights)))
-    letters = iter("abcdefghijklmnopqrstuvwxyz" * 4)
+    letters = iter(ascii_lowercase * 4)
     for part, models in zip(parts, rows, strict=False):
         grid = part.subplots(1, min(COLUMNS, max(3, len(models))), sharey=True, squeeze=False)[0]
         for axes, asked in zip(grid, models, strict=False):
@@ -191,6 +199,18 @@ def draw(record: MixtureCurveRecord) -> "Figure":
             )
         grid[0].set_ylabel("mean $P_1$ (of two tasks)")
     return figure
+
+
+def rows_of(asked: Sequence[Asked]) -> list[list[Asked]]:
+    """The panels of a suite stand in one row where they fit, beside those of the suite before where both fit."""
+    rows: list[list[Asked]] = []
+    for _, found in groupby(asked, key=lambda one: one.suite):
+        models = list(found)
+        if not rows or len(rows[-1]) + len(models) > COLUMNS:
+            rows += [models[at : at + COLUMNS] for at in range(0, len(models), COLUMNS)]
+        else:
+            rows[-1] += models
+    return rows
 
 
 def _panels(trained: Trained) -> list[tuple[str, list[Line]]]:
@@ -234,7 +254,7 @@ def _model(axes: "Axes", asked: Asked, letter: str) -> None:
     axes.set_yticks((0, 0.25, 0.5, 0.75, 1))
     axes.set_xlabel(LAMBDA)
     axes.legend(loc="upper center", ncols=2, handlelength=1.2, columnspacing=0.8, borderpad=0)
-    panel(axes, letter, plain(asked.model.label))
+    panel(axes, letter, plain(broken(asked.model.label)))
 
 
 def _study(axes: "Axes", lines: list[Line], learners: list[Line], title: str, letter: str) -> None:
@@ -259,16 +279,22 @@ def _study(axes: "Axes", lines: list[Line], learners: list[Line], title: str, le
     panel(axes, letter, title)
 
 
+def _span(letters: Sequence[str]) -> str:
+    return " and ".join(letters) if len(letters) < 3 else f"{letters[0]} to {letters[-1]}"
+
+
 def caption(record: MixtureCurveRecord) -> str:
     """What is measured, on what, with n and intervals."""
     parts = ["Output probability against the mixture: share lambda of the examples by task 1, the rest by task 2."]
     if record.asked:
         counts = sorted({len(point.prompts[0]) for one in record.asked for point in one.points})
         n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
-        about = sorted({f"{one.suite} ({', '.join(one.tasks)}; {one.examples} examples)" for one in record.asked})
-        first = "(a)" if len(record.asked) == 1 else f"(a) to ({chr(96 + len(record.asked))})"
+        about: dict[str, list[str]] = {}
+        for letter, one in zip(ascii_lowercase * 4, record.asked, strict=False):
+            about.setdefault(f"{one.suite} ({', '.join(one.tasks)}; {one.examples} examples)", []).append(f"({letter})")
         parts.append(
-            f"{first} Measured: the probability of each task's answer, on {'; '.join(about)}. Small points: single "
+            "Measured: the probability of each task's answer, "
+            f"{'; '.join(f'{_span(letters)} on {what}' for what, letters in about.items())}. Small points: single "
             f"prompts ({n} at each lambda); large ones: their means with 95% bootstrap intervals; dotted: the share "
             "itself. A construction follows the evidence instead: an example that another task explains too, of these "
             "or of its others, counts for each. Models in panels of one suite were asked the same prompts where their "

@@ -145,8 +145,8 @@ FIGURES: tuple[Entry, ...] = (
         "mixture-curve",
         "mixture_curve_figure",
         "comparison",
-        "output probability against the mixture, constructions and trained models",
-        "records/*.jsonl (make evaluations) and records/training-study.json (make study), at least one of them",
+        "output probability against the mixture: constructions, trained models, a pretrained one",
+        "records/**/*.jsonl (make evaluations, make pretrained), training-study.json (make study), or one of them",
         12,
     ),
     Entry(
@@ -154,7 +154,7 @@ FIGURES: tuple[Entry, ...] = (
         "settings_figure",
         "comparison",
         "the paper's four settings by model, boxes over prompts",
-        "records/settings/*.jsonl (make settings) and other runs of construct evaluate",
+        "records/**/*.jsonl (make settings, make pretrained, make evaluations)",
         10,
     ),
     Entry(
@@ -170,7 +170,7 @@ FIGURES: tuple[Entry, ...] = (
         "task_vectors_figure",
         "comparison",
         "states by task with the convex prediction, and what combinations of task vectors put out",
-        "records/task-vectors*.json (make evaluations, make settings)",
+        "records/**/task-vectors*.json (make evaluations, make settings, make pretrained)",
         4,
     ),
     Entry(
@@ -186,7 +186,7 @@ FIGURES: tuple[Entry, ...] = (
         "superposed_or_committed_figure",
         "comparison",
         "one task's probability prompt by prompt, by mixture and model, with the superposition index",
-        "records/*.jsonl (make evaluations) and records/training-study.json (make study), at least one of them",
+        "records/**/*.jsonl (make evaluations, make pretrained), training-study.json (make study), or one of them",
         12,
     ),
     Entry(

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 EVALUATIONS = "make evaluations"
 STUDY, STUDY_FILE = "make study", "training-study.json"
+GGUF = ".gguf"
+"""The ending of llama.cpp's files, of pretrained models."""
+LONGEST_TITLE = 26
+"""Letters of a title over a quarter of a page."""
 SAME = 1e-9
 """Weights that differ by less are equal."""
 
@@ -50,10 +54,10 @@ class Bar(Record, frozen=True, kw_only=True):
 
 
 class Model(Record, frozen=True, kw_only=True):
-    """A model as legends name it, and whether it came from a hub (a pretrained one)."""
+    """A model as legends name it, and whether it is known to be a pretrained one: from a hub, or a GGUF file."""
 
     label: str
-    hub: bool
+    pretrained: bool
 
 
 def finite(value: float | None) -> float | None:
@@ -67,13 +71,17 @@ def bar(found: Estimate | Interval) -> Bar:
 
 
 def model_of(provenance: dict[str, Any]) -> Model:
-    """A model by the provenance in a record of it: its folder's or hub name, with what it is."""
+    """A model by the provenance in a record of it: its folder's, file's or hub name, with what it is."""
     name = str(provenance["model"])
-    hub = "revision" in provenance
     if provenance.get("kind") == "construction":
-        return Model(label=f"construction, {provenance['theorem']}", hub=False)
+        return Model(label=f"construction, {provenance['theorem']}", pretrained=False)
     architecture = str(provenance["architecture"]).removesuffix("LMHeadModel").removesuffix("ForCausalLM")
-    return Model(label=f"{name if hub else Path(name).name} ({architecture})", hub=hub)
+    if name.endswith(GGUF):
+        stem, _, quantised = Path(name).stem.partition(".")
+        about = f"{architecture} {quantised}" if quantised else architecture
+        return Model(label=f"{stem} ({about})", pretrained=True)
+    hub = "revision" in provenance
+    return Model(label=f"{name if hub else Path(name).name} ({architecture})", pretrained=hub)
 
 
 def evaluations(inputs: Inputs, made_by: str = EVALUATIONS) -> list[Results]:
@@ -167,8 +175,13 @@ def read_loose(kind: type[T], path: Path) -> T:
 
 
 def absent(models: Sequence[Model]) -> str:
-    """That no pretrained model was run, where none was."""
-    return "" if any(model.hub for model in models) else " No pretrained model was run, so none is drawn."
+    """That no pretrained model is drawn, where none is."""
+    return "" if any(model.pretrained for model in models) else " There is no pretrained model among its records."
+
+
+def broken(label: str) -> str:
+    """A long label in two lines, for a title."""
+    return label if len(label) <= LONGEST_TITLE else label.replace(" (", "\n(", 1)
 
 
 def turned(index: int) -> int:

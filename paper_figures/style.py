@@ -104,5 +104,6 @@ def plain(text: str) -> str:
 
 
 def panel(axes: "Axes", letter: str, title: str) -> None:
-    """Name a panel: a bold letter and what it shows, at the left."""
-    axes.set_title(f"{letter}  {title}", loc="left", fontweight="bold")
+    """Name a panel: a bold letter and what it shows, at the left; in smaller letters where it takes two lines."""
+    size = STYLE["xtick.labelsize"] if "\n" in title else STYLE["axes.titlesize"]
+    axes.set_title(f"{letter}  {title}", loc="left", fontweight="bold", fontsize=size)

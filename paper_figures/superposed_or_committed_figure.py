@@ -41,11 +41,13 @@ class Row(Record, frozen=True, kw_only=True):
     Args:
         model: its name.
         source: "evaluation" (`construct evaluate`), "trained" or "learner" (the study).
+        suite: of an evaluation; null for the study's.
         cells: one for each of SHARES.
     """
 
     model: Model
     source: str
+    suite: str | None
     cells: Annotated[list[Cell], msgspec.Meta(min_length=len(SHARES), max_length=len(SHARES))]
 
     def __post_init__(self) -> None:
@@ -109,6 +111,7 @@ def _evaluated(run: Results) -> Row | None:
     return Row(
         model=model_of(run.header["model"]),
         source="evaluation",
+        suite=run.header["suite"],
         cells=[
             Cell(
                 share=run.cells[place].mixture[0],
@@ -142,8 +145,9 @@ def _row(label: str, source: str, answers: Answers) -> Row | None:
         return None
     shown = [kept[place] for place in places]
     return Row(
-        model=Model(label=label, hub=False),
+        model=Model(label=label, pretrained=False),
         source=source,
+        suite=None,
         cells=[
             Cell(share=one.mixture[0], probabilities=[row[0] for row in one.probabilities], index=bar(one.index))
             for one in shown
@@ -159,7 +163,7 @@ def draw(record: CommittedRecord) -> "Figure":
         for cell, axes in zip(row.cells, across, strict=True):
             _histogram(axes, cell)
         across[0].set_ylabel(
-            plain(row.model.label).replace(": ", ":\n").replace(", ", ",\n").replace(" (", "\n("),
+            plain(named(row, record)).replace(": ", ":\n").replace(", ", ",\n").replace(" (", "\n("),
             rotation=0,
             ha="right",
             va="center",
@@ -173,6 +177,12 @@ def draw(record: CommittedRecord) -> "Figure":
         "share of\nthe prompts", (-0.12, -0.1), xycoords="axes fraction", ha="right", va="top", fontsize=6
     )
     return figure
+
+
+def named(row: Row, record: CommittedRecord) -> str:
+    """A row's name, with its suite where several were asked."""
+    suites = {one.suite for one in record.rows if one.suite is not None}
+    return f"{row.suite}: {row.model.label}" if row.suite is not None and len(suites) > 1 else row.model.label
 
 
 def _histogram(axes: "Axes", cell: Cell) -> None:
@@ -205,11 +215,14 @@ def caption(record: CommittedRecord) -> str:
             "It is 1 too where all prompts are certain of one task: only a bar away from lambda tells."
         ),
         "S at lambda near 1/2, with 95% bootstrap intervals over prompts: "
-        + "; ".join(f"{row.model.label} {_written(row.cells[1].index)}" for row in record.rows)
+        + "; ".join(f"{named(row, record)} {_written(row.cells[1].index)}" for row in record.rows)
         + ".",
     ]
     if "evaluation" in sources:
-        parts.append("Models without a mark in front: asked by `construct evaluate`, all the same prompts of a suite.")
+        parts.append(
+            "Models that are neither learners nor the study's: asked by `construct evaluate`, those of a suite the "
+            "same prompts."
+        )
     if "learner" in sources:
         parts.append(
             "Learners: what exact Bayesian learners with the belief named answer, computed and not trained, on the "

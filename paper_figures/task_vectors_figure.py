@@ -8,7 +8,7 @@ import numpy as np
 from construct.errors import InputError
 from paper_figures.inputs import Inputs
 from paper_figures.records import Record
-from paper_figures.runs import Bar, Model, Positive, Share, absent, finite, model_of, read_loose
+from paper_figures.runs import Bar, Model, Positive, Share, absent, broken, finite, model_of, read_loose
 from paper_figures.style import BLACK, GREY, PAGE, new_figure, panel, plain, task_colour, task_marker, tint
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 FILES = "**/task-vectors*.json"
 COMMAND = "make evaluations"
+TALLEST = 8.9
+"""Inches of a page for all rows."""
+MOST_TICKS = 8
+"""Layers that are all named below the axis."""
 SMALLEST = 1e-6
 """Sines are drawn from here on: smaller ones are rounding."""
 Point = Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)]
@@ -135,10 +139,13 @@ RECORD = TaskVectorsRecord
 
 
 def collect(inputs: Inputs) -> TaskVectorsRecord:
-    """Read every record of `construct task-vectors`; constructions first."""
+    """Read every record of `construct task-vectors`; constructions first, pretrained models last."""
     found = [_vectors(read_loose(_File, path), str(path)) for path in inputs.files(FILES, COMMAND)]
     return TaskVectorsRecord(
-        models=sorted(found, key=lambda one: (not one.model.label.startswith("construction"), one.model.label))
+        models=sorted(
+            found,
+            key=lambda one: (not one.model.label.startswith("construction"), one.model.pretrained, one.model.label),
+        )
     )
 
 
@@ -183,12 +190,12 @@ def prediction(one: Vectors) -> tuple[list[float], list[float]]:
 def draw(record: TaskVectorsRecord) -> "Figure":
     """A row a model: the plane, the combinations' outputs, the layers."""
     rows = len(record.models)
-    figure = new_figure(PAGE, 0.1 + 2.0 * rows)
+    figure = new_figure(PAGE, 0.1 + rows * min(2.0, TALLEST / rows))
     grid: Any = figure.subplots(rows, 3, squeeze=False)
     letters = iter("abcdefghijklmnopqrstuvwxyz" * rows)
     for one, (plane, outputs, layers) in zip(record.models, grid, strict=True):
         _plane(plane, one)
-        panel(plane, next(letters), plain(one.model.label))
+        panel(plane, next(letters), plain(broken(one.model.label)))
         _outputs(outputs, one)
         panel(outputs, next(letters), "combinations put in")
         _layers(layers, one)
@@ -209,7 +216,7 @@ def _plane(axes: "Axes", one: Vectors) -> None:
     axes.plot(*found, "+", color=BLACK, markersize=6, label="mixture's mean")
     axes.set_xlabel(f"LDA 1, after layer {one.layer} (no unit)")
     axes.set_ylabel("LDA 2 (no unit)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.28), ncols=3, fontsize=5.5, handletextpad=0.1,
+    axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.36), ncols=3, fontsize=5.5, handletextpad=0.1,
                 columnspacing=0.6)  # fmt: skip
 
 
@@ -236,28 +243,34 @@ def _outputs(axes: "Axes", one: Vectors) -> None:
         )
     axes.set_ylim(-0.04, 1.04)
     axes.set_xlabel(r"$\lambda$ in $\lambda V_1 + (1 - \lambda) V_2$")
-    axes.set_ylabel("probability of the answer")
+    axes.set_ylabel("answer's probability")
 
 
 def _layers(axes: "Axes", one: Vectors) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     places = range(1, len(one.accuracy) + 1)
-    axes.plot(places, one.accuracy, "o-", color=BLACK, label="accuracy, vector put in", zorder=3)
+    size = 3.2 if len(places) <= MOST_TICKS else 1.8
+    axes.plot(places, one.accuracy, "o-", color=BLACK, label="accuracy, vector put in", markersize=size, zorder=3)
     axes.axhline(one.before, color=BLACK, linestyle=":", linewidth=0.8, label="accuracy before")
     axes.set_ylim(-0.04, 1.04)
     axes.set_xlim(0.6, len(one.accuracy) + 0.4)
-    axes.set_xticks(places)
+    if len(places) > MOST_TICKS:
+        axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS, integer=True))
+    else:
+        axes.set_xticks(places)
     axes.set_xlabel("after layer")
-    axes.set_ylabel("accuracy of transfer")
+    axes.set_ylabel("transfer accuracy")
     right = axes.twinx()
     right.spines["right"].set_visible(True)
     for values, style, words in ((one.sine, "s--", "sin, to prediction"), (one.floor, "^:", "sin, noise floor")):
         shown = [np.nan if value is None else max(value, SMALLEST) for value in values]
-        right.semilogy(places, shown, style, color="#882255", label=words, markersize=2.6, linewidth=0.8)
+        right.semilogy(places, shown, style, color="#882255", label=words, markersize=0.8 * size, linewidth=0.8)
     right.set_ylim(SMALLEST / 2, 2)
     right.set_ylabel("sin of the angle", color="#882255")
     handles, labels = axes.get_legend_handles_labels()
     more, words_too = right.get_legend_handles_labels()
-    axes.legend([*handles, *more], [*labels, *words_too], loc="upper center", bbox_to_anchor=(0.5, -0.28), ncols=2,
+    axes.legend([*handles, *more], [*labels, *words_too], loc="upper center", bbox_to_anchor=(0.5, -0.36), ncols=2,
                 fontsize=5.5, columnspacing=0.8, handlelength=1.8)  # fmt: skip
 
 

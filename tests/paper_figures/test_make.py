@@ -70,6 +70,7 @@ def test_every_axis_has_a_label_and_every_letter_is_on_the_page_and_can_be_read(
             assert any(label(each) for each in [axes, *group.get_siblings(axes)]), axes.get_title(loc="left")
     for text in figure.findobj(Text):
         assert not text.get_text() or text.get_fontsize() >= SMALLEST, text
+    figure.set_dpi(STYLE["savefig.dpi"])  # letters are as wide as in the file
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     box = figure.get_tightbbox()
