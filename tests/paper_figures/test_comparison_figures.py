@@ -29,6 +29,7 @@ from paper_figures.style import task_colour
 from tests.paper_figures import test_make
 
 RECORDS = Path(__file__).resolve().parents[2] / "records"
+PRETRAINED = "SmolLM2-135M-Instruct (Llama Q4_1)"
 COMPARISONS = [figure.name for figure in FIGURES if figure.kind == "comparison"]
 DRAWN_TWICE = ("settings", "emergence", "mechanism")
 """Of every kind of layout one, to save time."""
@@ -70,11 +71,14 @@ def test_every_axis_has_a_label_and_every_letter_can_be_read(name: str, made: An
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
-def test_a_caption_says_what_is_measured_and_that_no_pretrained_model_was_run(name: str, made: Any) -> None:
-    said = entry(name).load().caption(made(name))
+def test_a_caption_says_what_is_measured_and_whether_a_pretrained_model_is_drawn(name: str, made: Any) -> None:
+    record = made(name)
+    said = entry(name).load().caption(record)
     assert "easured" in said
     assert "n = " in said or "on prompts" in said
-    assert said.endswith("No pretrained model was run, so none is drawn.")
+    shown = b'"pretrained":true' in msgspec.json.encode(record)
+    assert shown == (name in ("mixture-curve", "settings", "task-vectors", "superposed-or-committed"))
+    assert said.endswith("There is no pretrained model among its records.") == (name == "mechanism")
 
 
 # mixture-curve
@@ -82,10 +86,14 @@ def test_a_caption_says_what_is_measured_and_that_no_pretrained_model_was_run(na
 
 def test_means_are_those_of_the_lines_with_an_interval_around_them(made: Any) -> None:
     record = made("mixture-curve")
-    by_name = {one.model.label: one for one in record.asked}
-    for file, label in (("construction", "construction, two-layer"), ("trained", "trained (Llama)")):
-        path = RECORDS / f"curve-{file}.jsonl"
-        for cell, point in enumerate(by_name[label].points):
+    by_name = {(one.suite, one.model.label): one for one in record.asked}
+    for file, suite, label in (
+        ("curve-construction", "retrieval", "construction, two-layer"),
+        ("curve-trained", "retrieval", "trained (Llama)"),
+        ("pretrained/curve-letters-pretrained", "letters", PRETRAINED),
+    ):
+        path = RECORDS / f"{file}.jsonl"
+        for cell, point in enumerate(by_name[suite, label].points):
             expected = probabilities(path, cell).mean(0)
             assert [bar.value for bar in point.mean] == pytest.approx(list(expected))
             assert all(bar.low <= bar.value <= bar.high for bar in point.mean)
@@ -110,6 +118,25 @@ def test_a_model_is_drawn_by_task_in_its_colour_and_runs_of_the_study_by_what_va
         assert drawn[run_label(run)] == [one.mean[0].value for one in run.answers.curve]
 
 
+def test_suites_of_two_models_share_a_row_and_none_is_cut() -> None:
+    bars = [{"value": 0.5, "low": 0.4, "high": 0.6}] * 2
+    points = [{"share": share, "mean": bars, "prompts": [[0.5], [0.5]]} for share in (0.0, 1.0)]
+    asked = [
+        {"model": {"label": str(place), "pretrained": False}, "suite": suite, "tasks": ["one", "two"], "examples": 3,
+         "points": points}
+        for suite, count in (("first", 3), ("second", 2), ("third", 2), ("fourth", 5))
+        for place in range(count)
+    ]  # fmt: skip
+    record = msgspec.convert({"asked": asked, "trained": None}, type=mixture_curve_figure.RECORD)
+    rows = mixture_curve_figure.rows_of(record.asked)
+    assert [[one.suite for one in row] for row in rows] == [
+        ["first"] * 3,
+        ["second"] * 2 + ["third"] * 2,
+        ["fourth"] * 4,
+        ["fourth"],
+    ]
+
+
 # settings
 
 
@@ -127,6 +154,14 @@ def test_boxes_are_quartiles_of_the_prompts_and_the_paper_s_settings_come_first(
     found = np.array(country.models[0].probabilities).T
     assert found == pytest.approx(values, abs=1e-6)
     assert values == pytest.approx(1 / 3, abs=CLOSE), "the construction superposes on every prompt"
+
+
+def test_a_pretrained_model_is_asked_the_prompts_of_the_constructions(made: Any) -> None:
+    for setting in made("settings").settings[:4]:
+        (found,) = [boxes for boxes in setting.models if boxes.model.pretrained]
+        assert found.model.label == PRETRAINED
+        values = probabilities(RECORDS / "pretrained" / f"setting-{setting.suite}.jsonl", 0)
+        assert pytest.approx(values, abs=1e-6) == np.array(found.probabilities).T
 
 
 def test_the_construction_answers_each_prompt_by_its_evidence(made: Any) -> None:
@@ -251,8 +286,14 @@ def test_bars_count_the_prompts_and_tell_superposed_from_committed(made: Any) ->
         last = each.patches[-1]
         at_one = np.mean(np.array(cell.probabilities) >= 1 - 1 / superposed_or_committed_figure.BINS)
         assert last.get_height() == pytest.approx(at_one, abs=1e-9)
-    rows = {row.model.label: row for row in record.rows}
-    for label, superposes in (("construction, two-layer", True), ("learner: last example", False)):
+    named = superposed_or_committed_figure.named
+    rows = {named(row, record): row for row in record.rows}
+    assert len(rows) == len(record.rows)
+    for label, superposes in (
+        ("retrieval: construction, two-layer", True),
+        ("letters: construction, two-layer", True),
+        ("learner: last example", False),
+    ):
         values = np.array(rows[label].cells[1].probabilities)
         middle = float(((values > 0.1) & (values < 0.9)).mean())
         assert (middle > 0.9) == superposes

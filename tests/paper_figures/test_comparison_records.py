@@ -162,12 +162,14 @@ def test_a_probe_that_explains_more_than_all_is_refused(made: Any) -> None:
         msgspec.convert(data, type=type(made("mechanism")))
 
 
-def test_a_model_from_a_hub_is_told_by_its_revision_and_keeps_its_whole_name() -> None:
+def test_a_pretrained_model_is_told_by_its_revision_or_its_file() -> None:
     head = {"kind": "hugging-face", "architecture": "Qwen2ForCausalLM"}
     pretrained = model_of({**head, "model": "Qwen/Qwen1.5-0.5B", "revision": "8f445e3"})
-    assert (pretrained.label, pretrained.hub) == ("Qwen/Qwen1.5-0.5B (Qwen2)", True)
+    assert (pretrained.label, pretrained.pretrained) == ("Qwen/Qwen1.5-0.5B (Qwen2)", True)
+    file = model_of({**head, "model": "runs/Small-1B.Q4_1.gguf", "sha256": "0" * 64})
+    assert (file.label, file.pretrained) == ("Small-1B (Qwen2 Q4_1)", True)
     folder = model_of({**head, "model": "runs/mine", "sha256": "0" * 64})
-    assert (folder.label, folder.hub) == ("mine (Qwen2)", False)
+    assert (folder.label, folder.pretrained) == ("mine (Qwen2)", False)
 
 
 def test_a_caption_claims_no_absence_where_a_pretrained_model_is_drawn(tmp_path: Path) -> None:

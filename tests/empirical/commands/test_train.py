@@ -45,9 +45,9 @@ SMALL = (
     1,
 )
 
-# Trains in WHOLE, then in KILLED again and again, each time in a new process, which the kernel ends without a word after
-# a part of the processor time that the whole run took: a slow machine and a fast one are cut at the same places. What is
-# imported before the processes part makes them quick to start; nothing is computed before.
+# Trains in WHOLE, then in KILLED again and again, each time in a new process, which the kernel ends without a word
+# after a part of the processor time that the whole run took: a slow machine and a fast one are cut at the same places.
+# What is imported before the processes part makes them quick to start; nothing is computed before.
 KILLER = """
 import os, random, signal, sys
 from accelerate import Accelerator
